@@ -1,0 +1,165 @@
+//! What the data plane and the name server are to know: functions of the assignments and of what exists on this host.
+
+use muster_model::{
+    NetworkId, NodeId,
+    assignment::{Assignment, AssignmentSet, NetworkAssignment, ServiceAssignment},
+    net::{Mac, Scope, Subnet},
+    spec::{EndpointMode, PublishMode},
+    view::{LocalEndpoint, Names, NetworkView, NodeView, Published, PublishedKey, RemoteEndpoint, Vip},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddrV4},
+    path::PathBuf,
+};
+
+/// An endpoint of a container on this host, as the engine knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Unique on this host: container id and interface.
+    pub key: String,
+    pub scope: Scope,
+    pub network_name: String,
+    pub subnet: Subnet,
+    pub gateway: Ipv4Addr,
+    pub internal: bool,
+    pub mtu: u16,
+    pub ip: Ipv4Addr,
+    pub mac: Mac,
+    pub netns: PathBuf,
+    pub ifname: String,
+    pub default_route: bool,
+    /// What it is called on its network, besides what services are called.
+    pub names: Vec<String>,
+    /// Ports of the host that lead to it.
+    pub published: Vec<(PublishedKey, u16)>,
+}
+
+/// The view of `me` at these assignments and endpoints. `overlay_mtu`: the underlay's less the tunnel header.
+pub fn node_view(me: NodeId, set: &AssignmentSet, endpoints: &[Endpoint], overlay_mtu: u16) -> NodeView {
+    let mut view = NodeView::default();
+    let networks = networks(set);
+    for n in networks.values() {
+        view.networks.insert(Scope::vni(n.vni), network_view(n, overlay_mtu));
+    }
+    for e in endpoints {
+        add_local(&mut view, e);
+    }
+    for item in set.items.values() {
+        match item {
+            Assignment::Endpoint(e) if e.node != me => {
+                if let Some(n) = networks.get(&e.network) {
+                    view.remote.insert((Scope::vni(n.vni), e.ip), RemoteEndpoint { vtep: e.vtep, mac: e.mac });
+                }
+            }
+            Assignment::Service(s) => add_service(&mut view, s, &networks),
+            _ => {}
+        }
+    }
+    view
+}
+
+/// Who answers to which name, per network.
+pub fn names(set: &AssignmentSet, endpoints: &[Endpoint]) -> Names {
+    let mut names = Names::new();
+    let mut add = |scope: Scope, name: &str, ips: Vec<Ipv4Addr>| {
+        let known = names.entry(scope).or_default().names.entry(name.to_ascii_lowercase()).or_default();
+        for ip in ips {
+            if !known.contains(&ip) {
+                known.push(ip);
+            }
+        }
+    };
+    let networks = networks(set);
+    for item in set.items.values() {
+        let Assignment::Service(s) = item else { continue };
+        for (id, n) in &networks {
+            let backends: Vec<_> = s.backends.get(id).into_iter().flatten().copied().collect();
+            let vip = s.vips.get(id).copied().filter(|_| s.mode == EndpointMode::Vip);
+            if vip.is_none() && backends.is_empty() {
+                continue;
+            }
+            let scope = Scope::vni(n.vni);
+            let answer = vip.map_or_else(|| backends.clone(), |v| vec![v]);
+            add(scope, &s.name, answer.clone());
+            for alias in s.aliases.get(id).into_iter().flatten() {
+                add(scope, alias, answer.clone());
+            }
+            add(scope, &format!("tasks.{}", s.name), backends);
+        }
+    }
+    for e in endpoints {
+        for name in &e.names {
+            add(e.scope, name, vec![e.ip]);
+        }
+    }
+    names
+}
+
+/// The tunnel addresses of the other hosts of the cluster.
+pub fn peers(me: NodeId, set: &AssignmentSet) -> BTreeSet<Ipv4Addr> {
+    set.items
+        .values()
+        .filter_map(|item| match item {
+            Assignment::Node(n) if n.id != me => n.vtep,
+            Assignment::Endpoint(e) if e.node != me => Some(e.vtep),
+            _ => None,
+        })
+        .collect()
+}
+
+fn networks(set: &AssignmentSet) -> BTreeMap<NetworkId, &NetworkAssignment> {
+    set.items
+        .values()
+        .filter_map(|a| match a {
+            Assignment::Network(n) => Some((n.id, n)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn network_view(n: &NetworkAssignment, mtu: u16) -> NetworkView {
+    NetworkView { name: n.name.clone(), subnet: n.subnet, gateway: n.gateway, mtu, internal: n.internal }
+}
+
+fn add_local(view: &mut NodeView, e: &Endpoint) {
+    view.networks.entry(e.scope).or_insert_with(|| NetworkView {
+        name: e.network_name.clone(),
+        subnet: e.subnet,
+        gateway: e.gateway,
+        mtu: e.mtu,
+        internal: e.internal,
+    });
+    let local = LocalEndpoint {
+        scope: e.scope,
+        ip: e.ip,
+        mac: e.mac,
+        netns: e.netns.clone(),
+        ifname: e.ifname.clone(),
+        default_route: e.default_route,
+    };
+    view.local.insert(e.key.clone(), local);
+    for (key, port) in &e.published {
+        let published =
+            view.published.entry(*key).or_insert_with(|| Published { scope: e.scope, backends: Vec::new() });
+        if published.scope == e.scope {
+            published.backends.push(SocketAddrV4::new(e.ip, *port));
+        }
+    }
+}
+
+fn add_service(view: &mut NodeView, s: &ServiceAssignment, networks: &BTreeMap<NetworkId, &NetworkAssignment>) {
+    for (id, vip) in &s.vips {
+        if let Some(n) = networks.get(id) {
+            let backends = s.backends.get(id).into_iter().flatten().copied().collect();
+            view.vips.insert((Scope::vni(n.vni), *vip), Vip { backends });
+        }
+    }
+    let Some((id, n)) = s.ingress_network.and_then(|id| networks.get(&id).map(|n| (id, n))) else { return };
+    for port in s.ports.iter().filter(|p| p.mode == PublishMode::Ingress) {
+        let key = PublishedKey { protocol: port.protocol, port: port.published, host_ip: Ipv4Addr::UNSPECIFIED };
+        let backends =
+            s.backends.get(&id).into_iter().flatten().map(|ip| SocketAddrV4::new(*ip, port.target)).collect();
+        view.published.insert(key, Published { scope: Scope::vni(n.vni), backends });
+    }
+}

@@ -1,0 +1,185 @@
+//! `/images` and `/commit`.
+
+use crate::{
+    call::Call,
+    fault::{Fault, Outcome},
+    reply,
+};
+use http::StatusCode;
+use muster_calls::{Commit, Kind, Pull};
+use muster_model::engine::{ContainerConfig, ProgressLine, PruneReport};
+use serde_json::json;
+use std::sync::Arc;
+
+pub(crate) async fn list(call: Call) -> Outcome {
+    let filters = call.query.filters(&["before", "dangling", "label", "label!", "reference", "since", "until"])?;
+    filters.flag("dangling")?;
+    let (all, digests) = (call.query.flag("all"), call.query.flag("digests"));
+    Ok(reply::listed(&call.api.engine.image_list(all, digests, filters).await?))
+}
+
+/// One image here is one platform.
+fn refuse_platform(call: &Call, what: &str) -> Result<(), Fault> {
+    match call.query.get("platform") {
+        "" => Ok(()),
+        _ => Err(Fault::unsupported(&format!("choosing a platform in image {what}"))),
+    }
+}
+
+pub(crate) async fn inspect(call: Call) -> Outcome {
+    refuse_platform(&call, "inspect")?;
+    Ok(reply::ok(&call.api.engine.image_inspect(&call.name).await?))
+}
+
+pub(crate) async fn history(call: Call) -> Outcome {
+    refuse_platform(&call, "history")?;
+    Ok(reply::ok(&call.api.engine.image_history(&call.name).await?))
+}
+
+/// Pulls `fromImage`, or imports the tar in the body when `fromSrc` is `-`.
+pub(crate) async fn create(call: Call) -> Outcome {
+    match (call.query.get("fromImage"), call.query.get("fromSrc")) {
+        ("", "") => Err(Fault::bad("invalid reference format: fromImage or fromSrc is needed")),
+        ("", "-") => import(call).await,
+        ("", _) => Err(Fault::unsupported("importing an image from a URL (send the tar with fromSrc=-)")),
+        _ => pull(call).await,
+    }
+}
+
+async fn pull(call: Call) -> Outcome {
+    let pull = Pull {
+        reference: reference(call.query.get("fromImage"), call.query.get("tag"))?,
+        platform: call.query.get("platform").to_owned(),
+        auth: call.registry_auth(),
+    };
+    Ok(reply::progress(call.api.engine.image_pull(pull).await?))
+}
+
+/// Puts a name and its tag or digest together, as clients send them apart.
+fn reference(image: &str, tag: &str) -> Result<String, Fault> {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    let complete = image.contains('@') || last.contains(':');
+    match tag {
+        "" if complete => Ok(image.to_owned()),
+        "" => Err(Fault::unsupported(&format!("pulling all tags of {image} (no tag was given)"))),
+        digest if digest.contains(':') => Ok(format!("{image}@{digest}")),
+        // A tag beside a tag replaces it, as dockerd does.
+        tag if complete && !image.contains('@') => {
+            let end = image.len() - last.len() + last.find(':').unwrap_or(last.len());
+            Ok(format!("{}:{tag}", &image[..end]))
+        }
+        tag => Ok(format!("{image}:{tag}")),
+    }
+}
+
+async fn import(call: Call) -> Outcome {
+    let q = &call.query;
+    let (repo, tag, message) = (q.get("repo").to_owned(), q.get("tag").to_owned(), q.get("message").to_owned());
+    let (changes, platform) = (q.all("changes"), q.get("platform").to_owned());
+    // Clients that know no `tag` parameter write it behind the name.
+    let (repo, tag) = if tag.is_empty() { split_tag(&repo) } else { (repo, tag) };
+    let engine = Arc::clone(&call.api.engine);
+    Ok(reply::progress(engine.image_import(call.into_bytes(), repo, tag, message, changes, platform).await?))
+}
+
+fn split_tag(repo: &str) -> (String, String) {
+    match repo.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name.to_owned(), tag.to_owned()),
+        _ => (repo.to_owned(), String::new()),
+    }
+}
+
+/// An image that does not exist is told in the stream, as dockerd does: the status is 200 by then.
+pub(crate) async fn push(call: Call) -> Outcome {
+    refuse_platform(&call, "push")?;
+    let auth = call.push_auth()?;
+    match call.api.engine.image_push(&call.name, call.query.text("tag"), auth).await {
+        Ok(lines) => Ok(reply::progress(lines)),
+        Err(e) if e.kind == Kind::NotFound => {
+            Ok(reply::lines(futures_util::stream::once(async { Ok(ProgressLine::error(e.message)) })))
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+pub(crate) async fn tag(call: Call) -> Outcome {
+    let (repo, tag) = (call.query.get("repo").to_owned(), call.query.get("tag").to_owned());
+    let (repo, tag) = if tag.is_empty() { split_tag(&repo) } else { (repo, tag) };
+    let tag = if tag.is_empty() { "latest".to_owned() } else { tag };
+    call.api.engine.image_tag(&call.name, repo, tag).await?;
+    Ok(reply::empty(StatusCode::CREATED))
+}
+
+pub(crate) async fn remove(call: Call) -> Outcome {
+    if call.query.has("platforms") {
+        return Err(Fault::unsupported("removing single platforms of an image"));
+    }
+    let (force, no_prune) = (call.query.flag("force"), call.query.flag("noprune"));
+    Ok(reply::ok(&call.api.engine.image_remove(&call.name, force, no_prune).await?))
+}
+
+pub(crate) async fn prune(call: Call) -> Outcome {
+    let filters = call.query.filters(&["dangling", "until", "label", "label!"])?;
+    filters.flag("dangling")?;
+    let PruneReport { images_deleted, space_reclaimed, .. } = call.api.engine.image_prune(filters).await?;
+    Ok(reply::ok(&json!({ "ImagesDeleted": images_deleted, "SpaceReclaimed": space_reclaimed })))
+}
+
+pub(crate) async fn save(call: Call) -> Outcome {
+    refuse_platform(&call, "save")?;
+    let names = if call.name.is_empty() { call.query.all("names") } else { vec![call.name.clone()] };
+    // `names` may hold several, parted by commas, too.
+    let names: Vec<String> =
+        names.iter().flat_map(|n| n.split(',')).filter(|n| !n.is_empty()).map(str::to_owned).collect();
+    if names.is_empty() {
+        return Err(Fault::bad("no image names were given"));
+    }
+    Ok(reply::stream(reply::TAR, call.api.engine.image_save(names).await?))
+}
+
+pub(crate) async fn load(call: Call) -> Outcome {
+    refuse_platform(&call, "load")?;
+    let quiet = call.query.flag_or("quiet", true);
+    let engine = Arc::clone(&call.api.engine);
+    Ok(reply::progress(engine.image_load(call.into_bytes(), quiet).await?))
+}
+
+pub(crate) async fn commit(mut call: Call) -> Outcome {
+    let config: Option<ContainerConfig> = call.document_or_none::<Option<ContainerConfig>>().await?.flatten();
+    let q = &call.query;
+    let container = q.text("container").ok_or_else(|| Fault::bad("container: the name of a container is needed"))?;
+    let commit = Commit {
+        container,
+        repo: q.get("repo").to_owned(),
+        tag: q.get("tag").to_owned(),
+        comment: q.get("comment").to_owned(),
+        author: q.get("author").to_owned(),
+        pause: q.flag_or("pause", true),
+        changes: q.all("changes"),
+    };
+    let id = call.api.engine.commit(commit, config).await?;
+    Ok(reply::json(StatusCode::CREATED, &json!({ "Id": id })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_and_tag_are_put_together_however_they_are_sent() {
+        let r = |image, tag| reference(image, tag).ok();
+        assert_eq!(r("127.0.0.1:5000/q", "1").as_deref(), Some("127.0.0.1:5000/q:1"));
+        assert_eq!(r("q", "sha256:00").as_deref(), Some("q@sha256:00"));
+        assert_eq!(r("127.0.0.1:5000/q:2", "").as_deref(), Some("127.0.0.1:5000/q:2"));
+        assert_eq!(r("127.0.0.1:5000/q:2", "3").as_deref(), Some("127.0.0.1:5000/q:3"));
+        assert_eq!(r("q@sha256:00", "").as_deref(), Some("q@sha256:00"));
+        let refused = reference("127.0.0.1:5000/q", "").expect_err("all tags");
+        assert_eq!(refused.status, StatusCode::NOT_IMPLEMENTED);
+    }
+
+    #[test]
+    fn a_port_is_no_tag() {
+        assert_eq!(split_tag("im:1"), ("im".into(), "1".into()));
+        assert_eq!(split_tag("r:5000/im"), ("r:5000/im".into(), String::new()));
+    }
+}

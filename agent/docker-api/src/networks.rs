@@ -1,0 +1,257 @@
+//! `/networks`: those of the engine and, on a member of a cluster, those that span its hosts, in one list.
+
+use crate::{
+    call::Call,
+    fault::{Fault, Outcome},
+    reply,
+    swarm::member_of,
+};
+use http::StatusCode;
+use muster_calls::{Cluster, Error, Kind};
+use muster_model::{
+    cluster::Network,
+    engine::{
+        Filters, Ipam, IpamConfig, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkResource, PruneReport,
+        Strings,
+    },
+    spec::{Invalid, NetworkSpec},
+};
+use serde_json::json;
+use std::sync::Arc;
+
+const LIST_FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
+
+/// The control plane, if there is one to ask; a host outside of a cluster has no such networks.
+async fn cluster_of(call: &Call) -> Option<Arc<dyn Cluster>> {
+    member_of(&call.api).await.ok()
+}
+
+pub(crate) async fn list(call: Call) -> Outcome {
+    let filters = call.query.filters(LIST_FILTERS)?;
+    filters.flag("dangling")?;
+    let mut networks = call.api.engine.network_list(filters.clone()).await?;
+    if let Some(cluster) = cluster_of(&call).await {
+        for network in cluster.network_list().await? {
+            let shown = show(&network);
+            // A host lists an overlay itself once a container of its own is on it.
+            if !networks.items.iter().any(|n| n.id == shown.id) && passes(&filters, &shown) {
+                networks.items.push(shown);
+            }
+        }
+    }
+    Ok(reply::listed(&networks))
+}
+
+/// What the engine does for its own networks. Whether anything is on a cluster network is not known here: it is never dangling.
+fn passes(filters: &Filters, network: &NetworkResource) -> bool {
+    let kind = if network.ingress || network.name == "docker_gwbridge" { "builtin" } else { "custom" };
+    filters.matches_with("name", |part| network.name.contains(part.trim_start_matches('^').trim_end_matches('$')))
+        && filters.matches_prefix("id", &network.id)
+        && filters.matches_exactly("driver", &network.driver)
+        && filters.matches_exactly("scope", &network.scope)
+        && filters.matches_exactly("type", kind)
+        && filters.matches_labels("label", &network.labels)
+        && filters.flag("dangling").ok().flatten() != Some(true)
+}
+
+fn show(network: &Network) -> NetworkResource {
+    let options =
+        Strings::from([("com.docker.network.driver.overlay.vxlanid_list".to_owned(), network.vni.to_string())]);
+    NetworkResource {
+        name: network.spec.name.clone(),
+        id: network.id.to_string(),
+        created: network.meta.created_at.into(),
+        scope: "swarm".to_owned(),
+        driver: "overlay".to_owned(),
+        enable_ipv4: true,
+        ipam: Ipam {
+            driver: "default".to_owned(),
+            options: None,
+            config: vec![IpamConfig {
+                subnet: network.subnet.to_string(),
+                gateway: network.gateway.to_string(),
+                ..IpamConfig::default()
+            }],
+        },
+        internal: network.spec.internal,
+        attachable: network.spec.attachable,
+        ingress: network.ingress,
+        options,
+        labels: network.spec.labels.clone(),
+        ..NetworkResource::default()
+    }
+}
+
+/// The engine's own come first; `scope=swarm` asks for the cluster's alone.
+pub(crate) async fn inspect(call: Call) -> Outcome {
+    let scope = call.query.get("scope");
+    let missing = match scope {
+        "swarm" => Error::not_found(format!("network {} not found", call.name)),
+        _ => match call.api.engine.network_inspect(&call.name).await {
+            Ok(network) => return Ok(reply::ok(&network)),
+            Err(e) => e,
+        },
+    };
+    if missing.kind != Kind::NotFound || scope == "local" {
+        return Err(missing.into());
+    }
+    let Some(cluster) = cluster_of(&call).await else { return Err(missing.into()) };
+    match cluster.network_inspect(&call.name).await {
+        Ok(network) => Ok(reply::ok(&show(&network))),
+        Err(e) if e.kind == Kind::NotFound => Err(missing.into()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+pub(crate) async fn create(mut call: Call) -> Outcome {
+    let network: NetworkCreate = call.document().await?;
+    if network.driver == "overlay" || network.scope == "swarm" {
+        return create_overlay(&call, network).await;
+    }
+    let created = call.api.engine.network_create(network).await?;
+    Ok(reply::json(StatusCode::CREATED, &created))
+}
+
+async fn create_overlay(call: &Call, network: NetworkCreate) -> Outcome {
+    let cluster = member_of(&call.api).await?;
+    let made = cluster.network_create(overlay_spec(network)?).await?;
+    Ok(reply::json(StatusCode::CREATED, &json!({ "Id": made.id, "Warning": made.warnings.join("\n") })))
+}
+
+/// # Errors
+/// Names the first field that is wrong or cannot be honoured.
+fn overlay_spec(network: NetworkCreate) -> Result<NetworkSpec, Error> {
+    let NetworkCreate {
+        name,
+        driver,
+        scope,
+        enable_ipv4,
+        enable_ipv6,
+        ipam,
+        internal,
+        attachable,
+        ingress,
+        config_only,
+        config_from,
+        options,
+        labels,
+    } = network;
+    let ipam = ipam.unwrap_or_default();
+    let refused = [
+        (!matches!(driver.as_str(), "overlay" | ""), "Driver (other than overlay) with Scope swarm"),
+        (!matches!(scope.as_str(), "swarm" | ""), "Scope (other than swarm) of an overlay network"),
+        (enable_ipv4 == Some(false), "EnableIPv4 false"),
+        (enable_ipv6 == Some(true), "EnableIPv6"),
+        (ingress, "Ingress"),
+        (config_only, "ConfigOnly"),
+        (config_from.is_some_and(|c| !c.network.is_empty()), "ConfigFrom"),
+        (!matches!(ipam.driver.as_str(), "default" | ""), "IPAM.Driver"),
+        (ipam.options.is_some_and(|o| !o.is_empty()), "IPAM.Options"),
+        (ipam.config.len() > 1, "IPAM.Config with more than one subnet"),
+    ];
+    if let Some((_, field)) = refused.iter().find(|(refused, _)| *refused) {
+        return Err(Error::unimplemented(field));
+    }
+    if let Some(option) = options.keys().next() {
+        return Err(Error::unimplemented(format_args!("Options.{option} of an overlay network")));
+    }
+    let config = ipam.config.into_iter().next().unwrap_or_default();
+    for (given, field) in [
+        (!config.ip_range.is_empty(), "IPAM.Config.IPRange"),
+        (!config.auxiliary_addresses.is_empty(), "IPAM.Config.AuxiliaryAddresses"),
+    ] {
+        if given {
+            return Err(Error::unimplemented(field));
+        }
+    }
+    let spec = NetworkSpec {
+        name,
+        labels,
+        subnet: parse_given("IPAM.Config.Subnet", &config.subnet)?,
+        gateway: parse_given("IPAM.Config.Gateway", &config.gateway)?,
+        internal,
+        attachable,
+    };
+    spec.validate()?;
+    Ok(spec)
+}
+
+fn parse_given<T: std::str::FromStr<Err: std::fmt::Display>>(field: &str, text: &str) -> Result<Option<T>, Error> {
+    match text {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|e| Invalid::new(field, format!("{e}")).into()),
+    }
+}
+
+pub(crate) async fn remove(call: Call) -> Outcome {
+    match call.api.engine.network_remove(&call.name).await {
+        Ok(()) => {}
+        Err(e) if matches!(e.kind, Kind::NotFound | Kind::Unimplemented) => remove_overlay(&call, e).await?,
+        Err(e) => return Err(e.into()),
+    }
+    Ok(reply::no_content())
+}
+
+async fn remove_overlay(call: &Call, missing: Error) -> Result<(), Fault> {
+    let Some(cluster) = cluster_of(call).await else { return Err(missing.into()) };
+    match cluster.network_remove(&call.name).await {
+        Err(e) if e.kind == Kind::NotFound => Err(missing.into()),
+        other => other.map_err(Fault::from),
+    }
+}
+
+pub(crate) async fn connect(mut call: Call) -> Outcome {
+    let connect: NetworkConnect = call.document().await?;
+    call.api.engine.network_connect(&call.name, connect).await?;
+    Ok(reply::empty(StatusCode::OK))
+}
+
+pub(crate) async fn disconnect(mut call: Call) -> Outcome {
+    let disconnect: NetworkDisconnect = call.document().await?;
+    call.api.engine.network_disconnect(&call.name, disconnect).await?;
+    Ok(reply::empty(StatusCode::OK))
+}
+
+/// The engine's own networks; those of the cluster are removed by name only.
+pub(crate) async fn prune(call: Call) -> Outcome {
+    let filters = call.query.filters(&["until", "label", "label!"])?;
+    let PruneReport { networks_deleted, .. } = call.api.engine.network_prune(filters).await?;
+    Ok(reply::ok(&json!({ "NetworksDeleted": networks_deleted })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlay() -> NetworkCreate {
+        NetworkCreate { name: "shop".into(), driver: "overlay".into(), ..NetworkCreate::default() }
+    }
+
+    #[test]
+    fn an_overlay_with_a_subnet_is_taken() {
+        let config =
+            vec![IpamConfig { subnet: "10.9.0.0/24".into(), gateway: "10.9.0.1".into(), ..IpamConfig::default() }];
+        let network = NetworkCreate { ipam: Some(Ipam { config, ..Ipam::default() }), attachable: true, ..overlay() };
+        let spec = overlay_spec(network).expect("taken");
+        assert_eq!((spec.subnet.map(|s| s.to_string()).as_deref(), spec.attachable), (Some("10.9.0.0/24"), true));
+    }
+
+    #[test]
+    fn what_an_overlay_cannot_honour_is_named() {
+        let mut encrypted = overlay();
+        encrypted.options.insert("encrypted".into(), String::new());
+        let v6 = NetworkCreate { enable_ipv6: Some(true), ..overlay() };
+        for (network, field) in [(encrypted, "Options.encrypted"), (v6, "EnableIPv6")] {
+            let e = overlay_spec(network).expect_err(field);
+            assert!(e.kind == Kind::Unimplemented && e.message.contains(field), "{}", e.message);
+        }
+        let bad = NetworkCreate {
+            ipam: Some(Ipam {
+                config: vec![IpamConfig { subnet: "10.9".into(), ..IpamConfig::default() }],
+                ..Ipam::default()
+            }),
+            ..overlay()
+        };
+        assert!(overlay_spec(bad).expect_err("bad subnet").message.contains("IPAM.Config.Subnet"));
+    }
+}

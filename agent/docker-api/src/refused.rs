@@ -1,0 +1,50 @@
+//! Operations that exist in the API and not in Muster: each is refused by its name, or answered with the nothing there is.
+
+use crate::{
+    call::Call,
+    fault::{Fault, Outcome},
+    reply,
+};
+use serde_json::json;
+
+/// A handler that answers 501 with the operation's name.
+macro_rules! refused {
+    ($($name:ident: $what:literal;)*) => {$(
+        pub(crate) async fn $name(_: Call) -> Outcome {
+            Err(Fault::unsupported($what))
+        }
+    )*};
+}
+
+refused! {
+    attach_ws: "attach over a websocket";
+    build: "build";
+    build_cancel: "cancelling a build";
+    checkpoint: "checkpoint";
+    distribution: "asking a registry for an image (distribution inspect)";
+    grpc: "BuildKit over /grpc";
+    search: "searching the registry";
+    session: "BuildKit sessions";
+    volume_update: "volume update (cluster volumes)";
+    unlock_key: "swarm unlock-key (auto-lock)";
+    unlock: "swarm unlock (auto-lock)";
+    plugin: "managing plugins";
+    secret_create: "secret create";
+    secret_update: "secret update";
+    config_create: "config create";
+    config_update: "config update";
+}
+
+/// There is no build cache as long as there is no build.
+pub(crate) async fn build_prune(_: Call) -> Outcome {
+    Ok(reply::ok(&json!({ "CachesDeleted": null, "SpaceReclaimed": 0 })))
+}
+
+/// No managed plugins can be installed, so there are none.
+pub(crate) async fn plugin_list(_: Call) -> Outcome {
+    Ok(reply::ok(&json!([])))
+}
+
+pub(crate) async fn plugin_inspect(call: Call) -> Outcome {
+    Err(Fault::not_found(format!("plugin {:?} not found", call.name)))
+}

@@ -1,0 +1,207 @@
+//! Opening an engine where another has run: what still lives is taken up, what ended is recorded, what is nobody's goes.
+//!
+//! Order: read every record; ask the runtime about each; end what the runtime has and no record wants; remove namespaces and
+//! roots that no record owns; then the containers' tasks begin, and restart policies with them.
+
+use crate::{
+    clock,
+    container::{at_daemon_start, bring_down, forget_places, spawn},
+    engine::Shared,
+    error::OpenError,
+    record::{Durability, Phase, Record, durable},
+};
+use futures_util::{StreamExt, stream};
+use muster_runtime::{Adopted, Status};
+use std::{fs, path::Path, sync::Arc};
+
+/// Containers asked about at the same time.
+const AT_ONCE: usize = 16;
+
+/// What a container is to be after the start.
+struct Found {
+    record: Record,
+    alive: bool,
+    /// Its policy wants it running.
+    start: bool,
+    /// It goes: removal was under way, or it removes itself and has ended.
+    remove: bool,
+}
+
+/// Takes up the containers of the data folder.
+///
+/// # Errors
+/// When the folder, the runtime or the image store cannot be read. One bad record is logged and left alone.
+pub(crate) async fn adopt(shared: &Arc<Shared>) -> Result<(), OpenError> {
+    let (records, mut keep) = read_records(&shared.config.data_dir.join("containers"))?;
+    let roots = shared.roots.all().await?;
+    let looks = stream::iter(records).map(|record| {
+        let (id, roots) = (record.id.clone(), &roots);
+        async move { (id, look(shared, record, roots).await) }
+    });
+    let mut found = Vec::new();
+    for (id, looked) in looks.buffered(AT_ONCE).collect::<Vec<_>>().await {
+        match looked {
+            Ok(one) => found.push(one),
+            Err(e) => {
+                tracing::error!(container.id = %id, error = %e, "the runtime cannot tell of a container, which is left alone");
+                keep.push(id);
+            }
+        }
+    }
+    keep.extend(found.iter().filter(|f| f.alive).map(|f| f.record.id.clone()));
+    let swept = shared.config.runtime.sweep(&keep).await?;
+    if !swept.is_empty() {
+        tracing::info!(count = swept.len(), "ended containers that no record wants");
+    }
+    shared.sweep_run_dir(&keep).map_err(OpenError::io("sweep", &shared.config.run_dir))?;
+    sweep_roots(shared, &found, &roots).await;
+    for found in found {
+        enter(shared, found).await;
+    }
+    Ok(())
+}
+
+/// The records in order of their making, and the ids of those that cannot be read: what they own is kept.
+fn read_records(folder: &Path) -> Result<(Vec<Record>, Vec<String>), OpenError> {
+    let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(folder).map_err(OpenError::io("read", folder))? {
+        let path = entry.map_err(OpenError::io("read", folder))?.path();
+        let id = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        durable::sweep(&path)?;
+        match Record::read(&path) {
+            Ok(Some(record)) if id == record.id => records.push(record),
+            Ok(Some(_)) => {
+                tracing::error!(path = %path.display(), "a container record is not of its folder and is left alone");
+                unreadable.push(id);
+            }
+            // Half-made or half-removed: nobody was told that it exists.
+            Ok(None) => durable::remove_tree(&path)?,
+            Err(e) => {
+                tracing::error!(error = %e, "a container record cannot be read and is left alone");
+                unreadable.push(id);
+            }
+        }
+    }
+    records.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.id.cmp(&b.id)));
+    Ok((records, unreadable))
+}
+
+async fn look(shared: &Arc<Shared>, mut record: Record, roots: &[(String, bool)]) -> Result<Found, OpenError> {
+    let adopted = shared.config.runtime.adopt(&record.id, &shared.folder(&record.id)).await?;
+    let ran = matches!(record.state.phase, Phase::Running | Phase::Starting | Phase::Restarting);
+    let half_made = record.state.phase == Phase::Creating
+        || (record.state.started_at.is_zero() && !roots.iter().any(|(id, _)| *id == record.id));
+    let alive = match adopted {
+        Adopted::Alive { status: Status::Running | Status::Paused, .. } if ran => take_up(&mut record, &adopted),
+        // Created and not let run: its start was never answered.
+        Adopted::Alive { .. } => {
+            shared.config.runtime.delete(&record.id, true).await?;
+            note_end(&mut record, ran, None);
+            false
+        }
+        Adopted::Exited(status) => {
+            shared.config.runtime.delete(&record.id, true).await?;
+            note_end(&mut record, ran, Some(&status));
+            false
+        }
+        Adopted::Unknown => {
+            note_end(&mut record, ran, None);
+            false
+        }
+    };
+    let state = &record.state;
+    let started_before = !state.started_at.is_zero() || ran;
+    let remove = half_made || state.phase == Phase::Removing || (!alive && started_before && record.host.auto_remove);
+    let wanted = at_daemon_start(record.restart_policy(), ran, state.stopped_by_user, state.exit_code);
+    let start = !alive && !remove && started_before && wanted;
+    Ok(Found { record, alive, start, remove })
+}
+
+fn take_up(record: &mut Record, adopted: &Adopted) -> bool {
+    let Adopted::Alive { status, pid } = adopted else { return false };
+    let state = &mut record.state;
+    if state.started_at.is_zero() || state.phase == Phase::Starting {
+        state.started_at = clock::now();
+    }
+    state.phase = Phase::Running;
+    state.pid = *pid;
+    state.paused = *status == Status::Paused;
+    true
+}
+
+/// Records that a container which ran does so no more. `None`: nobody knows how it ended, for instance at a reboot.
+fn note_end(record: &mut Record, ran: bool, status: Option<&muster_runtime::ExitStatus>) {
+    forget_places(record);
+    let state = &mut record.state;
+    (state.pid, state.paused) = (0, false);
+    if !ran || state.phase == Phase::Restarting {
+        return;
+    }
+    let was_starting = state.phase == Phase::Starting;
+    state.phase =
+        if was_starting && state.started_at.is_zero() && status.is_none() { Phase::Created } else { Phase::Exited };
+    match status {
+        Some(status) => {
+            if state.started_at.is_zero() {
+                state.started_at = clock::from_system(status.at);
+            }
+            state.exit_code = status.code;
+            state.oom_killed = status.oom_killed;
+            state.finished_at = clock::from_system(status.at);
+            state.error = status.error.clone().unwrap_or_default();
+        }
+        None if state.phase == Phase::Exited => {
+            // As Docker after a reboot.
+            state.exit_code = 255;
+            state.finished_at = clock::now();
+        }
+        None => {}
+    }
+}
+
+/// Unmounts the roots of containers that do not run, and removes those that no record owns.
+async fn sweep_roots(shared: &Shared, found: &[Found], roots: &[(String, bool)]) {
+    for (id, mounted) in roots {
+        match found.iter().find(|f| f.record.id == *id) {
+            Some(f) if f.alive => {}
+            Some(_) if *mounted => shared.roots.unmount(id).await,
+            Some(_) => {}
+            // Of a record that cannot be read: kept with it.
+            None if shared.folder(id).exists() => {}
+            None => {
+                if let Err(e) = shared.roots.remove(id).await {
+                    tracing::error!(container.id = %id, error = %e, "cannot remove a root that nobody owns");
+                }
+            }
+        }
+    }
+}
+
+async fn enter(shared: &Arc<Shared>, found: Found) {
+    let Found { mut record, alive, start, remove } = found;
+    if remove {
+        bring_down(shared, &record, false).await;
+        if let Err(e) = shared.discard_container(&record, record.host.auto_remove).await {
+            tracing::error!(container.id = %record.id, error = %e, "cannot remove a container; the next start tries again");
+        }
+        return;
+    }
+    if shared.containers.reserve(&record.name, &record.id).is_err() {
+        tracing::error!(container.id = %record.id, name = %record.name, "two records have one name: this one goes by its id");
+        record.name = record.id.clone();
+    }
+    shared.volumes.hold(&record);
+    if alive {
+        shared.hold_places(&record);
+        if let Err(e) = shared.sync_network(&record).await {
+            tracing::error!(container.id = %record.id, error = %e, "the network of a running container cannot be taken up");
+        }
+    }
+    if start {
+        record.state.phase = Phase::Restarting;
+    }
+    if let Err(e) = shared.write_record(&record, Durability::Process).await {
+        tracing::error!(container.id = %record.id, error = %e, "cannot write a record");
+    }
+    spawn(shared, record, alive);
+}

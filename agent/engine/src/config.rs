@@ -1,0 +1,71 @@
+//! What an engine is given when it is opened.
+
+use crate::{net::Network, net::default_pools};
+use muster_image::Store;
+use muster_model::net::Subnet;
+use muster_runtime::Runtime;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+/// Where an engine lives, what it builds on, and its defaults. Every path it touches comes from here, so that several
+/// engines run side by side on one kernel.
+pub struct EngineConfig {
+    /// Records, logs, volumes: survives a reboot.
+    pub data_dir: PathBuf,
+    /// Network namespaces: does not.
+    pub run_dir: PathBuf,
+    /// The host's name, shown by `info`.
+    pub name: String,
+    /// Parent of the containers' cgroups, absolute from the root of each hierarchy, e.g. `/muster`.
+    pub cgroup_parent: String,
+    pub runtime: Arc<dyn Runtime>,
+    pub images: Store,
+    pub network: Arc<dyn Network>,
+    /// The shim binary: also the init process of `--init`.
+    pub shim: PathBuf,
+    /// Version of the product, e.g. `0.1.0`.
+    pub version: String,
+    /// Subnet of the default network; `None`: the first of the pools that no route of the host overlaps.
+    pub bridge_subnet: Option<Subnet>,
+    /// Where subnets of networks come from, with the prefix length of each.
+    pub address_pools: Vec<(Subnet, u8)>,
+    /// Bytes, of interfaces on networks of this host.
+    pub mtu: u32,
+    /// `key=value`, shown by `info`.
+    pub labels: Vec<String>,
+    /// Mirrors of docker.io and registries without checked TLS, as configured in the image store: shown by `info`.
+    pub registry_mirrors: Vec<String>,
+    pub insecure_registries: Vec<String>,
+    /// Log options of containers that name none (`max-size`, `max-file`).
+    pub log_options: BTreeMap<String, String>,
+}
+
+impl EngineConfig {
+    /// A configuration with Docker's defaults.
+    pub fn new(
+        data_dir: PathBuf,
+        run_dir: PathBuf,
+        runtime: Arc<dyn Runtime>,
+        images: Store,
+        network: Arc<dyn Network>,
+        shim: PathBuf,
+    ) -> Self {
+        Self {
+            data_dir,
+            run_dir,
+            name: String::new(),
+            cgroup_parent: "/muster".to_owned(),
+            runtime,
+            images,
+            network,
+            shim,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            bridge_subnet: None,
+            address_pools: default_pools(),
+            mtu: 1500,
+            labels: Vec::new(),
+            registry_mirrors: Vec::new(),
+            insecure_registries: Vec::new(),
+            log_options: BTreeMap::new(),
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The owner of one container: a task that alone changes it. Requests come through its inbox, one after the other; the end
+//! of the process, deadlines and probes come in between. So start, stop, kill and remove cannot race.
+//!
+//! States and what moves them: see [`Phase`]. What each request does: `acts.rs`; what an exit does: `exit.rs`.
+
+use super::{
+    handle::{Handle, View},
+    restart::Backoff,
+};
+use crate::{
+    engine::Shared,
+    record::{Durability, Phase, Place, Record},
+};
+use muster_calls::{Error, RemoveContainer, Result};
+use muster_model::engine::{ContainerUpdate, Health};
+use muster_runtime::{AttachOptions, Attachment, ExitStatus, ProcessRef};
+use std::{path::PathBuf, sync::Arc};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::AbortHandle,
+    time::Instant,
+};
+
+/// Requests that may wait in an inbox: more callers than that wait for room.
+const INBOX: usize = 64;
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// What can be asked of the owner of a container.
+pub(crate) enum Command {
+    Start(Reply<()>),
+    Stop {
+        signal: Option<i32>,
+        timeout_s: Option<i64>,
+        reply: Reply<()>,
+    },
+    Restart {
+        signal: Option<i32>,
+        timeout_s: Option<i64>,
+        reply: Reply<()>,
+    },
+    Kill {
+        signal: i32,
+        reply: Reply<()>,
+    },
+    Pause(Reply<()>),
+    Unpause(Reply<()>),
+    Rename {
+        name: String,
+        reply: Reply<()>,
+    },
+    Update {
+        update: Box<ContainerUpdate>,
+        reply: Reply<()>,
+    },
+    Remove {
+        options: RemoveContainer,
+        reply: Reply<()>,
+    },
+    Connect {
+        place: Box<Place>,
+        reply: Reply<()>,
+    },
+    Disconnect {
+        network: String,
+        reply: Reply<()>,
+    },
+    /// Hands over a connection now or, if it does not run, as soon as it is started.
+    Attach {
+        options: AttachOptions,
+        slot: oneshot::Sender<Attachment>,
+        reply: Reply<()>,
+    },
+    /// Lends the root file system, mounted even if the container does not run.
+    Lend(Reply<RootLease>),
+    /// A lease ended.
+    GiveBack,
+    /// A probe of the container's health ended.
+    Health {
+        pid: u32,
+        health: Health,
+    },
+}
+
+/// The root file system of a container stays mounted as long as this lives.
+#[derive(Debug)]
+pub(crate) struct RootLease {
+    pub path: PathBuf,
+    owner: mpsc::WeakSender<Command>,
+}
+
+impl Drop for RootLease {
+    fn drop(&mut self) {
+        if let (Some(owner), Ok(runtime)) = (self.owner.upgrade(), tokio::runtime::Handle::try_current()) {
+            // Ends as soon as the owner has room in its inbox; when the owner is gone, so is the mount.
+            runtime.spawn(async move { owner.send(Command::GiveBack).await });
+        }
+    }
+}
+
+/// A client that attached before the container was started.
+pub(crate) struct Waiting {
+    pub options: AttachOptions,
+    pub slot: oneshot::Sender<Attachment>,
+}
+
+/// A stop under way.
+#[derive(Default)]
+pub(crate) struct Stopping {
+    /// When patience ends; `None`: never.
+    pub kill_at: Option<Instant>,
+    pub replies: Vec<Reply<()>>,
+    /// Those who want it started again.
+    pub restarts: Vec<Reply<()>>,
+}
+
+pub(crate) struct Actor {
+    pub(super) shared: Arc<Shared>,
+    pub(super) record: Record,
+    pub(super) health: Option<Health>,
+    pub(super) exits: u64,
+    pub(super) exit_error: String,
+    pub(super) removed: bool,
+    pub(super) waiting: Vec<Waiting>,
+    pub(super) stopping: Option<Stopping>,
+    /// Who wait for a forced removal; the container goes as soon as its process has ended.
+    pub(super) removal: Option<(RemoveContainer, Vec<Reply<()>>)>,
+    pub(super) restart_at: Option<Instant>,
+    pub(super) backoff: Backoff,
+    pub(super) probe: Option<AbortHandle>,
+    pub(super) leases: usize,
+    /// Ends with the process; aborted with this task.
+    exit: Option<AbortOnDrop>,
+    view: watch::Sender<View>,
+    inbox: mpsc::Receiver<Command>,
+    this: mpsc::WeakSender<Command>,
+}
+
+/// A task that ends when it is no longer waited for.
+struct AbortOnDrop(tokio::task::JoinHandle<muster_runtime::Result<ExitStatus>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+enum Wake {
+    Command(Command),
+    Exit(muster_runtime::Result<ExitStatus>),
+    Deadline,
+    Shutdown,
+}
+
+/// Starts the owner of a container and enters the container into the engine's index. `running` when it was adopted.
+pub(crate) fn spawn(shared: &Arc<Shared>, record: Record, running: bool) -> Arc<Handle> {
+    let (sender, inbox) = mpsc::channel(INBOX);
+    let first = View { record: Arc::new(record.clone()), ..View::default() };
+    let (view, watch) = watch::channel(first);
+    let this = sender.downgrade();
+    let handle = Arc::new(Handle::new(record.id.clone(), sender, watch));
+    let mut actor = Actor {
+        shared: shared.clone(),
+        record,
+        health: None,
+        exits: 0,
+        exit_error: String::new(),
+        removed: false,
+        waiting: Vec::new(),
+        stopping: None,
+        removal: None,
+        restart_at: None,
+        backoff: Backoff::default(),
+        probe: None,
+        leases: 0,
+        exit: None,
+        view,
+        inbox,
+        this,
+    };
+    if running {
+        actor.watch_process();
+        actor.publish();
+    } else if actor.record.state.phase == Phase::Restarting {
+        actor.restart_at = Some(Instant::now());
+    }
+    shared.containers.insert(handle.clone());
+    shared.spawn("container", actor.run());
+    handle
+}
+
+impl Actor {
+    async fn run(mut self) {
+        loop {
+            match self.next().await {
+                Wake::Command(command) => self.act(command).await,
+                Wake::Exit(status) => self.on_exit(status).await,
+                Wake::Deadline => self.on_deadline().await,
+                Wake::Shutdown => break,
+            }
+            if self.removed {
+                break;
+            }
+        }
+        if let Some(probe) = self.probe.take() {
+            probe.abort();
+        }
+    }
+
+    async fn next(&mut self) -> Wake {
+        let deadline = self.deadline();
+        let shutdown = self.shared.stop.clone();
+        let exit = async {
+            match &mut self.exit {
+                Some(exit) => {
+                    (&mut exit.0).await.unwrap_or_else(|e| Err(muster_runtime::Error::Protocol(e.to_string())))
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let timer = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => Wake::Shutdown,
+            status = exit => { self.exit = None; Wake::Exit(status) }
+            // The engine's index holds a sender as long as the container is in it.
+            Some(command) = self.inbox.recv() => Wake::Command(command),
+            () = timer => Wake::Deadline,
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let kill_at = self.stopping.as_ref().and_then(|s| s.kill_at);
+        [kill_at, self.restart_at].into_iter().flatten().min()
+    }
+
+    async fn on_deadline(&mut self) {
+        let now = Instant::now();
+        if let Some(stopping) = self.stopping.as_mut().filter(|s| s.kill_at.is_some_and(|at| at <= now)) {
+            stopping.kill_at = None;
+            self.signal(libc::SIGKILL)
+                .await
+                .unwrap_or_else(|e| tracing::warn!(container.id = %self.record.id, error = %e, "cannot kill"));
+        }
+        if self.restart_at.is_some_and(|at| at <= now) {
+            self.restart_at = None;
+            self.record.state.restart_count += 1;
+            if let Err(e) = self.bring_up().await {
+                tracing::warn!(container.id = %self.record.id, error = %e, "cannot restart");
+                self.after_failed_restart().await;
+            }
+        }
+    }
+
+    async fn act(&mut self, command: Command) {
+        // A caller that hung up is no reason to stop: answers may go nowhere.
+        match command {
+            Command::Start(reply) => drop(reply.send(self.start().await)),
+            Command::Stop { signal, timeout_s, reply } => self.stop(signal, timeout_s, reply).await,
+            Command::Restart { signal, timeout_s, reply } => self.restart(signal, timeout_s, reply).await,
+            Command::Kill { signal, reply } => drop(reply.send(self.kill(signal).await)),
+            Command::Pause(reply) => drop(reply.send(self.pause().await)),
+            Command::Unpause(reply) => drop(reply.send(self.unpause().await)),
+            Command::Rename { name, reply } => drop(reply.send(self.rename(name).await)),
+            Command::Update { update, reply } => drop(reply.send(self.update(*update).await)),
+            Command::Remove { options, reply } => self.remove(options, reply).await,
+            Command::Connect { place, reply } => drop(reply.send(self.connect(*place).await)),
+            Command::Disconnect { network, reply } => drop(reply.send(self.disconnect(&network).await)),
+            Command::Attach { options, slot, reply } => drop(reply.send(self.attach(options, slot).await)),
+            Command::Lend(reply) => drop(reply.send(self.lend().await)),
+            Command::GiveBack => self.give_back().await,
+            Command::Health { pid, health } => self.on_health(pid, health),
+        }
+    }
+
+    /// Begins to wait for the end of the process that runs.
+    pub(super) fn watch_process(&mut self) {
+        let (runtime, id) = (self.shared.config.runtime.clone(), self.record.id.clone());
+        let wait = async move { runtime.wait(ProcessRef::Container(&id)).await };
+        self.exit = Some(AbortOnDrop(tokio::spawn(wait)));
+        self.start_probing();
+    }
+
+    /// Shows the world how the container is now.
+    pub(super) fn publish(&self) {
+        self.view.send_replace(View {
+            record: Arc::new(self.record.clone()),
+            health: self.health.clone(),
+            exits: self.exits,
+            exit_error: self.exit_error.clone(),
+            removed: self.removed,
+        });
+    }
+
+    /// Writes the record.
+    pub(super) async fn persist(&self, durability: Durability) -> Result<()> {
+        self.shared.write_record(&self.record, durability).await
+    }
+
+    async fn attach(&mut self, options: AttachOptions, slot: oneshot::Sender<Attachment>) -> Result<()> {
+        if !self.record.state.is_running() {
+            self.waiting.retain(|w| !w.slot.is_closed());
+            self.waiting.push(Waiting { options, slot });
+            return Ok(());
+        }
+        let process = ProcessRef::Container(&self.record.id);
+        let attachment = self.shared.config.runtime.attach(process, options).await.map_err(crate::error::runtime)?;
+        let _ = slot.send(attachment); // The client may have gone.
+        Ok(())
+    }
+
+    async fn lend(&mut self) -> Result<RootLease> {
+        let path = self.shared.roots.mount(&self.record.id).await?;
+        self.leases += 1;
+        Ok(RootLease { path, owner: self.this.clone() })
+    }
+
+    async fn give_back(&mut self) {
+        self.leases = self.leases.saturating_sub(1);
+        if self.leases == 0 && !self.record.state.is_running() {
+            self.shared.roots.unmount(&self.record.id).await;
+        }
+    }
+
+    pub(super) fn sender(&self) -> Option<mpsc::Sender<Command>> {
+        self.this.upgrade()
+    }
+
+    /// The error of an act that needs a running container.
+    pub(super) fn not_running(&self) -> Error {
+        Error::conflict(format!("container {} is not running", self.record.id))
+    }
+}

@@ -1,0 +1,170 @@
+//! A container's places on networks: what is asked for at create, and joining and leaving networks later, live.
+
+use super::{actor::Actor, etc, joined};
+use crate::{
+    engine::Shared,
+    net::NetworkRecord,
+    record::{Durability, Place},
+};
+use muster_calls::{Error, Result};
+use muster_model::{engine::EndpointSettings, net::Mac};
+
+impl Shared {
+    /// A place on a network as settings ask for it.
+    ///
+    /// # Errors
+    /// `Invalid` and `Unimplemented` naming the field.
+    pub(crate) fn place(&self, network: &NetworkRecord, settings: EndpointSettings) -> Result<Place> {
+        if network.driver != "bridge" {
+            return Err(Error::invalid(format!(
+                "container cannot be connected to network {}: only its network mode can",
+                network.name
+            )));
+        }
+        let ipam = settings.ipam_config.unwrap_or_default();
+        if !ipam.ipv6_address.is_empty() || !ipam.link_local_ips.is_empty() {
+            return Err(Error::unimplemented("IPv6 and link-local addresses of endpoints (IPAMConfig)"));
+        }
+        if !settings.links.is_empty() {
+            return Err(Error::unimplemented("Links (--link)"));
+        }
+        let wanted_ip = match ipam.ipv4_address.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| Error::invalid(format!("invalid IPv4 address: {text}")))?),
+        };
+        if wanted_ip.is_some() && network.is_predefined() {
+            return Err(Error::invalid(
+                "invalid config for network bridge: user specified IP address is supported on user defined networks only",
+            ));
+        }
+        if wanted_ip.is_some() && !network.subnet_given {
+            return Err(Error::invalid(format!(
+                "invalid config for network {}: invalid endpoint settings:\nuser specified IP address is supported only when connecting to networks with user configured subnets",
+                network.name
+            )));
+        }
+        if !settings.aliases.is_empty() && network.is_predefined() {
+            return Err(Error::invalid(
+                "invalid config for network bridge: invalid endpoint settings:\nnetwork-scoped alias is supported only for containers in user defined networks",
+            ));
+        }
+        let wanted_mac = match settings.mac_address.as_str() {
+            "" => None,
+            text => Some(parse_mac(text).ok_or_else(|| Error::invalid(format!("invalid MAC address: {text}")))?),
+        };
+        Ok(Place {
+            network: network.name.clone(),
+            network_id: network.id.clone(),
+            wanted_ip,
+            wanted_mac,
+            aliases: settings.aliases,
+            driver_opts: settings.driver_opts,
+            gw_priority: settings.gw_priority,
+            cluster: None,
+            got: None,
+        })
+    }
+}
+
+/// Six pairs of hexadecimal digits between colons; no group address.
+fn parse_mac(text: &str) -> Option<Mac> {
+    let bytes: Vec<u8> = text
+        .split([':', '-'])
+        .map(|b| (b.len() == 2 && b.bytes().all(|c| c.is_ascii_hexdigit())).then(|| u8::from_str_radix(b, 16).ok())?)
+        .collect::<Option<_>>()?;
+    let mac: [u8; 6] = bytes.try_into().ok()?;
+    (mac[0] & 1 == 0 && mac != [0; 6]).then_some(Mac(mac))
+}
+
+impl Actor {
+    /// Joins a network; live when it runs.
+    pub(super) async fn connect(&mut self, mut place: Place) -> Result<()> {
+        let mode = &self.record.host.network_mode;
+        if mode == "host" || joined::target(mode).is_some() {
+            let what = if mode == "host" { "host" } else { "container" };
+            return Err(Error::forbidden(format!(
+                "container sharing network namespace with another container or {what} cannot be connected to any other network"
+            )));
+        }
+        if mode == "none" {
+            return Err(Error::forbidden(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+            ));
+        }
+        if self.record.place(&place.network).is_some() {
+            let (name, network) = (&self.record.name, &place.network);
+            return Err(Error::forbidden(format!("endpoint with name {name} already exists in network {network}")));
+        }
+        if !self.record.state.is_running() {
+            self.record.places.push(place);
+            self.persist(Durability::Power).await?;
+            self.publish();
+            return Ok(());
+        }
+        let taken: Vec<&str> =
+            self.record.places.iter().filter_map(|p| p.got.as_ref()).map(|g| g.ifname.as_str()).collect();
+        let index = (0..).find(|n| !taken.contains(&format!("eth{n}").as_str())).unwrap_or(0);
+        place.got = Some(self.shared.take_place(&self.record.id, &mut place, index)?);
+        self.record.places.push(place.clone());
+        let connected = self.apply_places().await;
+        if connected.is_err() {
+            self.record.places.pop();
+            self.shared.release_place(&self.record.id, &place);
+            let _ = self.shared.sync_network(&self.record).await; // Back to what it was; the first error is the user's.
+            return connected;
+        }
+        self.shared.announce_network(&self.record, &place, "connect");
+        Ok(())
+    }
+
+    /// Leaves a network; live when it runs.
+    pub(super) async fn disconnect(&mut self, network: &str) -> Result<()> {
+        let Some(at) = self.record.places.iter().position(|p| p.network == network || p.network_id == network) else {
+            return Err(Error::forbidden(format!(
+                "container {} is not connected to network {network}",
+                self.record.id
+            )));
+        };
+        let place = self.record.places.remove(at);
+        let applied = if self.record.state.is_running() {
+            self.apply_places().await
+        } else {
+            self.persist(Durability::Power).await
+        };
+        if let Err(e) = applied {
+            self.record.places.insert(at, place);
+            return Err(e);
+        }
+        self.shared.release_place(&self.record.id, &place);
+        self.publish();
+        if place.got.is_some() {
+            self.shared.announce_network(&self.record, &place, "disconnect");
+        }
+        Ok(())
+    }
+
+    async fn apply_places(&mut self) -> Result<()> {
+        let sandbox = self.shared.sandbox(&self.record);
+        let attached = self.shared.config.network.attach(&sandbox).await;
+        attached.map_err(|e| Error::internal(format!("failed to set up container networking: {e}")))?;
+        etc::rewrite_resolver(&self.shared, &self.record).await?;
+        self.persist(Durability::Power).await?;
+        self.publish();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mac_addresses_are_of_one_machine() {
+        assert_eq!(parse_mac("02:42:ac:11:00:02"), Some(Mac([2, 0x42, 0xac, 0x11, 0, 2])));
+        for bad in
+            ["", "01:42:ac:11:00:02", "02:42:ac:11:00", "02:42:ac:11:00:0x", "+2:42:ac:11:00:02", "00:00:00:00:00:00"]
+        {
+            assert_eq!(parse_mac(bad), None, "{bad}");
+        }
+    }
+}

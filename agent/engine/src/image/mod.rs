@@ -1,0 +1,11 @@
+//! Images, as clients of Docker see them: the store of `muster-image` in Docker's documents.
+
+mod archive;
+mod commit;
+mod document;
+mod list;
+mod remove;
+mod roots;
+mod transfer;
+
+pub(crate) use roots::Roots;

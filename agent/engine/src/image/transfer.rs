@@ -1,0 +1,342 @@
+//! Images that come and go: pull, push, load, save, import, with progress in Docker's words.
+
+use super::document::reference;
+use crate::{engine::Shared, error};
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use muster_calls::{Error, Pull, Result, Stream};
+use muster_image::{Credentials, Platform, Progress, Reference, Status};
+use muster_model::engine::{AuthConfig, ErrorDetail, ProgressDetail, ProgressLine};
+use std::{future::Future, io, sync::Arc};
+use tokio::{io::AsyncRead, sync::mpsc};
+use tokio_util::io::{ReaderStream, StreamReader};
+
+/// Lines that may wait for a slow client; byte counts beyond are dropped by the store.
+const LINES: usize = 64;
+/// Pieces of a saved archive on their way.
+const PIPE: usize = 256 * 1024;
+
+/// A line that ends a transfer badly after it has begun.
+fn failed_line(e: &Error) -> ProgressLine {
+    ProgressLine {
+        error_detail: Some(ErrorDetail { code: 0, message: e.message.clone() }),
+        error: e.message.clone(),
+        ..ProgressLine::default()
+    }
+}
+
+fn line(progress: Progress) -> ProgressLine {
+    let (current, total) = (progress.current.unwrap_or(0), progress.total.unwrap_or(0));
+    let whole = matches!(
+        progress.status,
+        Status::PullingFrom(_)
+            | Status::Digest(_)
+            | Status::Downloaded(_)
+            | Status::UpToDate(_)
+            | Status::PushRefersTo(_)
+            | Status::PushedManifest(..)
+    );
+    let detail = ProgressDetail { current: signed(current), total: signed(total), ..ProgressDetail::default() };
+    ProgressLine {
+        status: progress.status.to_string(),
+        id: progress.id.unwrap_or_default(),
+        progress: if total > 0 { bar(current, total) } else { String::new() },
+        progress_detail: (!whole).then_some(detail),
+        ..ProgressLine::default()
+    }
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// `[=====>    ]  1.5MB/3MB`, fifty wide as Docker's.
+fn bar(current: u64, total: u64) -> String {
+    const WIDTH: u64 = 50;
+    let done = (current.min(total) as u128 * u128::from(WIDTH) / u128::from(total.max(1))) as usize;
+    let head = if done < WIDTH as usize {
+        format!("{}>{}", "=".repeat(done), " ".repeat(WIDTH as usize - done - 1))
+    } else {
+        "=".repeat(done)
+    };
+    format!("[{head}]  {}/{}", size(current), size(total))
+}
+
+/// Bytes as go-units' `HumanSize` writes them: four digits, powers of 1000.
+fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB", "TB"] {
+        if value < 1000.0 || unit == "TB" {
+            let digits = if value >= 100.0 {
+                1
+            } else if value >= 10.0 {
+                2
+            } else {
+                3
+            };
+            let text = format!("{value:.digits$}");
+            let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+            return format!("{text}{unit}");
+        }
+        value /= 1000.0;
+    }
+    String::new()
+}
+
+/// What a client's credentials come to; `None`: nothing in them.
+fn credentials(auth: Option<AuthConfig>) -> Option<Credentials> {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    let auth = auth?;
+    if !auth.registrytoken.is_empty() {
+        return Some(Credentials::RegistryToken(auth.registrytoken));
+    }
+    if !auth.identitytoken.is_empty() {
+        return Some(Credentials::IdentityToken(auth.identitytoken));
+    }
+    let packed = BASE64_STANDARD.decode(&auth.auth).ok().and_then(|b| String::from_utf8(b).ok());
+    let packed = packed.as_deref().and_then(|pair| pair.split_once(':')).filter(|(user, _)| !user.is_empty());
+    let (username, password) = packed.map_or((auth.username, auth.password), |(u, p)| (u.to_owned(), p.to_owned()));
+    (!username.is_empty()).then_some(Credentials::Basic { username, password })
+}
+
+fn platform(text: &str) -> Result<Platform> {
+    if text.is_empty() {
+        Ok(Platform::host())
+    } else {
+        text.parse().map_err(|e: muster_image::InvalidPlatform| Error::invalid(e.to_string()))
+    }
+}
+
+/// The lines of a transfer, which goes on while they are read; dropping them stops it.
+fn begin<F>(work: impl FnOnce(mpsc::Sender<Progress>) -> F) -> Stream<ProgressLine>
+where
+    F: Future<Output = Result<Vec<ProgressLine>>> + Send + 'static,
+{
+    let (sender, progress) = mpsc::channel(LINES);
+    run(Box::pin(work(sender)), progress)
+}
+
+/// Waits for `answers` lines: an error among them is the call's own, one after them is the last line.
+async fn answered(mut lines: Stream<ProgressLine>, answers: usize) -> Result<Stream<ProgressLine>> {
+    let mut first = Vec::new();
+    while first.len() < answers {
+        match lines.next().await {
+            Some(line) => first.push(Ok(line?)),
+            None => break,
+        }
+    }
+    Ok(stream::iter(first).chain(shown(lines)).boxed())
+}
+
+fn shown(lines: Stream<ProgressLine>) -> Stream<ProgressLine> {
+    lines.map(|line| Ok(line.unwrap_or_else(|e| failed_line(&e)))).boxed()
+}
+
+type Work = futures_core::future::BoxFuture<'static, Result<Vec<ProgressLine>>>;
+
+enum Step {
+    Working(Work, mpsc::Receiver<Progress>),
+    /// The work has ended: what it still reported, then its own lines.
+    Draining(mpsc::Receiver<Progress>, Result<Vec<ProgressLine>>),
+    Last(std::vec::IntoIter<ProgressLine>),
+    Over,
+}
+
+fn run(work: Work, progress: mpsc::Receiver<Progress>) -> Stream<ProgressLine> {
+    stream::unfold(Step::Working(work, progress), |mut step| async move {
+        loop {
+            step = match step {
+                Step::Working(mut work, mut progress) => tokio::select! {
+                    biased;
+                    Some(p) = progress.recv() => return Some((Ok(line(p)), Step::Working(work, progress))),
+                    ended = &mut work => Step::Draining(progress, ended),
+                },
+                Step::Draining(mut progress, ended) => match progress.try_recv() {
+                    Ok(p) => return Some((Ok(line(p)), Step::Draining(progress, ended))),
+                    Err(_) => match ended {
+                        Ok(last) => Step::Last(last.into_iter()),
+                        Err(e) => return Some((Err(e), Step::Over)),
+                    },
+                },
+                Step::Last(mut lines) => match lines.next() {
+                    Some(line) => return Some((Ok(line), Step::Last(lines))),
+                    None => Step::Over,
+                },
+                Step::Over => return None,
+            };
+        }
+    })
+    .boxed()
+}
+
+/// A client's bytes as something to read from.
+fn reader(tar: Stream<Bytes>) -> impl AsyncRead + Send + Unpin + 'static {
+    StreamReader::new(tar.map_err(|e| io::Error::other(e.message)))
+}
+
+impl Shared {
+    pub(crate) async fn image_pull(self: &Arc<Self>, pull: Pull) -> Result<Stream<ProgressLine>> {
+        let name = Reference::parse(&pull.reference).map_err(|e| Error::invalid(e.to_string()))?;
+        let (platform, auth) = (platform(&pull.platform)?, credentials(pull.auth));
+        let shared = self.clone();
+        // The store's first line says only that it began; what decides between an answer and an error is the registry's.
+        let lines = begin(move |progress| async move {
+            let image = shared.config.images.pull(&name, &platform, auth, progress).await.map_err(error::image)?;
+            shared.image_event("pull", &image.id.to_string(), &name.familiar());
+            Ok(Vec::new())
+        });
+        // dockerd answers a pull of what is not there with an HTTP error.
+        answered(lines, 2).await
+    }
+
+    pub(crate) async fn image_push(
+        self: &Arc<Self>,
+        name: &str,
+        tag: Option<String>,
+        auth: Option<AuthConfig>,
+    ) -> Result<Stream<ProgressLine>> {
+        let target = reference(name, tag.as_deref().unwrap_or_default())?;
+        let (shared, auth) = (self.clone(), credentials(auth));
+        let lines = begin(move |progress| async move {
+            let pushed = shared.config.images.push(&target, auth, progress).await.map_err(|e| match e {
+                muster_image::Error::NoSuchImage(_) => Error::not_found(format!(
+                    "An image does not exist locally with the tag: {}",
+                    target.familiar_repository()
+                )),
+                other => error::image(other),
+            })?;
+            let digest = pushed.digest.to_string();
+            shared.image_event("push", &target.familiar(), &target.familiar());
+            let aux = serde_json::json!({"Tag": pushed.tag, "Digest": digest, "Size": pushed.size});
+            Ok(vec![ProgressLine {
+                progress_detail: Some(ProgressDetail::default()),
+                aux: Some(aux),
+                ..ProgressLine::default()
+            }])
+        });
+        answered(lines, 0).await
+    }
+
+    pub(crate) async fn image_load(self: &Arc<Self>, tar: Stream<Bytes>, quiet: bool) -> Result<Stream<ProgressLine>> {
+        let shared = self.clone();
+        let lines = begin(move |progress| async move {
+            let progress = if quiet { mpsc::channel(1).0 } else { progress };
+            let loaded = shared.config.images.load(reader(tar), progress).await.map_err(error::image)?;
+            let mut lines = Vec::new();
+            for image in loaded {
+                shared.image_event("load", &image.id.to_string(), image.names.first().map_or("", String::as_str));
+                if image.names.is_empty() {
+                    lines.push(text(format!("Loaded image ID: {}\n", image.id)));
+                }
+                lines.extend(image.names.iter().map(|name| text(format!("Loaded image: {name}\n"))));
+            }
+            Ok(lines)
+        });
+        answered(lines, 1).await
+    }
+
+    pub(crate) async fn image_save(self: &Arc<Self>, names: Vec<String>) -> Result<Stream<Bytes>> {
+        for name in &names {
+            // Before the first byte, so that the client gets an error and not a cut archive.
+            let plain = Reference::parse(name).ok();
+            let repository = plain.is_some_and(|r| {
+                self.config
+                    .images
+                    .list()
+                    .iter()
+                    .any(|i| i.repo_tags.iter().any(|t| t.starts_with(&format!("{}:", r.familiar_repository()))))
+            });
+            if !repository {
+                self.find_image(name)?;
+            }
+        }
+        let (writer, read) = tokio::io::duplex(PIPE);
+        let shared = self.clone();
+        let save = Box::pin(async move { shared.config.images.save(&names, writer).await.map_err(error::image) });
+        Ok(beside(save, ReaderStream::new(read).map_err(|e| Error::internal(e.to_string())).boxed()))
+    }
+
+    pub(crate) async fn image_import(
+        self: &Arc<Self>,
+        tar: Stream<Bytes>,
+        repo: String,
+        tag: String,
+        message: String,
+        changes: Vec<String>,
+        wanted: String,
+    ) -> Result<Stream<ProgressLine>> {
+        let name = if repo.is_empty() { None } else { Some(reference(&repo, &tag)?) };
+        let platform = platform(&wanted)?;
+        let config = super::commit::image_side(&super::commit::apply(Default::default(), &changes)?)?;
+        let comment = if message.is_empty() { "Imported from -".to_owned() } else { message };
+        let shared = self.clone();
+        let lines = begin(move |_progress| async move {
+            let commit =
+                muster_image::Commit { reference: name.clone(), config, comment, ..muster_image::Commit::default() };
+            let image = shared
+                .config
+                .images
+                .import(reader(tar), muster_image::Import { commit, platform })
+                .await
+                .map_err(error::image)?;
+            let id = image.id.to_string();
+            shared.image_event("import", &id, &name.map(|n| n.familiar()).unwrap_or_default());
+            Ok(vec![ProgressLine::status(id)])
+        });
+        answered(lines, 1).await
+    }
+}
+
+fn text(stream: String) -> ProgressLine {
+    ProgressLine { stream, ..ProgressLine::default() }
+}
+
+/// A stream of bytes and the work that makes them: its error is the stream's last item.
+pub(super) fn beside(
+    work: futures_core::future::BoxFuture<'static, Result<()>>,
+    bytes: Stream<Bytes>,
+) -> Stream<Bytes> {
+    stream::unfold((Some(work), bytes), |(work, mut bytes)| async move {
+        let Some(mut running) = work else {
+            return bytes.next().await.map(|item| (item, (None, bytes)));
+        };
+        tokio::select! {
+            biased;
+            ended = &mut running => match ended {
+                Ok(()) => bytes.next().await.map(|item| (item, (None, bytes))),
+                Err(e) => Some((Err(e), (None, stream::empty().boxed()))),
+            },
+            Some(item) = bytes.next() => Some((item, (Some(running), bytes))),
+            else => None,
+        }
+    })
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_bars_and_sizes_look_like_dockers() {
+        assert_eq!(bar(0, 100), format!("[>{}]  0B/100B", " ".repeat(49)));
+        assert_eq!(bar(100, 100), format!("[{}]  100B/100B", "=".repeat(50)));
+        assert_eq!(size(1_536_000), "1.536MB");
+        assert_eq!(size(12_345), "12.35kB");
+        assert_eq!(size(999), "999B");
+    }
+
+    #[tokio::test]
+    async fn an_error_before_the_first_line_is_the_calls_and_one_after_it_is_the_last_line() {
+        let early = answered(begin(|_| async { Err(Error::not_found("no")) }), 1).await;
+        assert_eq!(early.err().map(|e| e.message).as_deref(), Some("no"));
+        let late = begin(|progress| async move {
+            let begin = Progress { id: None, status: Status::Preparing, current: None, total: None };
+            progress.send(begin).await.map_err(|_| Error::internal("nobody listens"))?;
+            Err(Error::internal("broke off"))
+        });
+        let lines: Vec<_> = answered(late, 1).await.expect("begun").map(|l| l.expect("a line")).collect().await;
+        assert_eq!(lines[0].status, "Preparing");
+        assert_eq!(lines[1].error, "broke off");
+    }
+}

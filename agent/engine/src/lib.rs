@@ -1,0 +1,57 @@
+//! Docker Engine semantics of one host: containers, images, volumes and networks as Docker's clients know them.
+//!
+//! [`LocalEngine`] implements [`muster_calls::Engine`] over the runtime room (`muster-runtime`), the image room
+//! (`muster-image`) and whatever implements [`Network`]. It keeps one small record per container, network and volume, and is
+//! the only one that writes them; each container has one owner task, so that requests for it cannot race. It works without a
+//! cluster and never asks one.
+//!
+//! What it never does: speak HTTP or gRPC, program the kernel's network beyond making namespaces, decide where things run.
+//!
+//! Read first: [`EngineConfig`], [`LocalEngine::open`], [`net::Sandbox`].
+//!
+//! There is no index beside the records: they are read once at open and kept in memory, where a list of thousands takes
+//! milliseconds; a database could only disagree with them.
+
+#![forbid(unsafe_code)]
+
+mod adopt;
+mod calls;
+mod clock;
+mod config;
+mod container;
+mod detach;
+mod engine;
+mod error;
+mod events;
+mod exec;
+mod image;
+mod names;
+pub mod net;
+mod record;
+mod signal;
+mod system;
+mod volume;
+
+pub use config::EngineConfig;
+pub use container::EndpointSpec;
+pub use engine::LocalEngine;
+pub use error::OpenError;
+pub use net::{Network, NoNetwork};
+
+/// What happened to a container, for those who look after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Its command was let run.
+    Start,
+    /// The OOM killer killed in it; `Die` follows if its init has ended.
+    Oom,
+    /// It has ended; its restart policy may start it again.
+    Die { exit_code: i32, oom_killed: bool, error: String },
+    /// `starting`, `healthy` or `unhealthy`.
+    Health { status: String },
+    /// It is gone.
+    Removed,
+}
+
+/// Changes of containers: full id and what happened. Bounded: who is too slow is told so and looks at everything anew.
+pub type Changes = tokio::sync::broadcast::Receiver<(String, Change)>;

@@ -1,0 +1,180 @@
+//! Names of containers: what is a valid one, and made-up ones for those who give none.
+
+use rand::Rng;
+
+const ADJECTIVES: &[&str] = &[
+    "agile", "amber", "ample", "balmy", "bold", "brave", "breezy", "brisk", "calm", "candid", "cheery", "civil",
+    "clever", "cosmic", "cozy", "crisp", "daring", "deft", "dreamy", "eager", "earnest", "easy", "fair", "fancy",
+    "fearless", "fleet", "fond", "frank", "fresh", "gentle", "gifted", "glad", "golden", "graceful", "grand", "handy",
+    "hardy", "hearty", "honest", "humble", "jolly", "keen", "kind", "lively", "lucid", "lucky", "mellow", "merry",
+    "mighty", "mild", "modest", "neat", "nimble", "noble", "patient", "placid", "playful", "polite", "proud", "quick",
+    "quiet", "ready", "robust", "rosy", "serene", "sharp", "shiny", "sincere", "smooth", "snug", "sober", "sound",
+    "spry", "steady", "stout", "sturdy", "subtle", "sunny", "swift", "tender", "tidy", "tranquil", "trusty", "upbeat",
+    "valiant", "vivid", "warm", "wise", "witty", "zesty",
+];
+
+const SURNAMES: &[&str] = &[
+    "abel",
+    "ampere",
+    "archimedes",
+    "avogadro",
+    "babbage",
+    "banach",
+    "becquerel",
+    "bernoulli",
+    "bohr",
+    "boole",
+    "born",
+    "cantor",
+    "carson",
+    "cauchy",
+    "chandra",
+    "clarke",
+    "copernicus",
+    "coulomb",
+    "curie",
+    "dalton",
+    "darwin",
+    "descartes",
+    "dijkstra",
+    "dirac",
+    "edison",
+    "einstein",
+    "erdos",
+    "euclid",
+    "euler",
+    "faraday",
+    "fermat",
+    "fermi",
+    "feynman",
+    "fibonacci",
+    "fourier",
+    "franklin",
+    "galileo",
+    "galois",
+    "gauss",
+    "germain",
+    "godel",
+    "goodall",
+    "hamilton",
+    "hawking",
+    "heisenberg",
+    "herschel",
+    "hertz",
+    "hilbert",
+    "hooke",
+    "hopper",
+    "hubble",
+    "huygens",
+    "hypatia",
+    "jacobi",
+    "joule",
+    "kelvin",
+    "kepler",
+    "knuth",
+    "kovalevskaya",
+    "lagrange",
+    "lamarr",
+    "laplace",
+    "lavoisier",
+    "leibniz",
+    "linnaeus",
+    "lovelace",
+    "maxwell",
+    "meitner",
+    "mendel",
+    "mendeleev",
+    "napier",
+    "newton",
+    "nobel",
+    "noether",
+    "ohm",
+    "pascal",
+    "pasteur",
+    "pauli",
+    "planck",
+    "poincare",
+    "ptolemy",
+    "ramanujan",
+    "riemann",
+    "rutherford",
+    "sagan",
+    "schrodinger",
+    "shannon",
+    "tesla",
+    "turing",
+    "volta",
+    "watt",
+    "weyl",
+    "wiles",
+    "wright",
+];
+
+/// A made-up name; `attempt` above zero adds digits, so that a loop over attempts ends.
+pub fn invent(attempt: u32) -> String {
+    let mut rng = rand::rng();
+    let adjective = ADJECTIVES[rng.random_range(0..ADJECTIVES.len())];
+    let surname = SURNAMES[rng.random_range(0..SURNAMES.len())];
+    match attempt {
+        0 => format!("{adjective}_{surname}"),
+        n => format!("{adjective}_{surname}{}", rng.random_range(0..10u64.saturating_pow(n.min(12)))),
+    }
+}
+
+/// 64 hexadecimal digits that no other object has. Never all decimal in the first 12, which a shell table might take for a
+/// number.
+pub fn new_id() -> String {
+    loop {
+        let id = hex::encode(rand::rng().random::<[u8; 32]>());
+        if id[..12].bytes().any(|c| c.is_ascii_alphabetic()) {
+            return id;
+        }
+    }
+}
+
+/// The first 12 digits of an id.
+pub fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+/// Whether this can name a container: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`.
+pub fn is_valid(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|c| c.is_ascii_alphanumeric())
+        && name.len() > 1
+        && bytes.all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-'))
+}
+
+/// Whether this can name a network or volume: as a container's name, and one letter is enough.
+pub fn is_valid_object(name: &str) -> bool {
+    is_valid(name) || (name.len() == 1 && name.as_bytes()[0].is_ascii_alphanumeric())
+}
+
+/// Whether this looks like an id or the beginning of one.
+pub fn is_hex(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 64 && text.bytes().all(|c| c.is_ascii_hexdigit() && !c.is_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invented_names_are_valid_and_ids_are_64_hex_digits() {
+        for attempt in 0..20 {
+            let name = invent(attempt);
+            assert!(is_valid(&name), "{name}");
+        }
+        let id = new_id();
+        assert!(is_hex(&id) && id.len() == 64);
+        assert_ne!(id, new_id());
+    }
+
+    #[test]
+    fn names_with_slashes_spaces_or_one_letter_are_refused() {
+        for bad in ["", "a", "-ab", ".x", "a b", "a/b", "ä-b", "ab\n"] {
+            assert!(!is_valid(bad), "{bad:?}");
+        }
+        assert!(is_valid("web.1.x_y-z"));
+    }
+}

@@ -1,0 +1,170 @@
+//! Making a network: what may be asked for, checked field by field.
+
+use super::networks::{BINDING_OPTION, MTU_OPTION, NetworkRecord, Networks, PREDEFINED};
+use crate::{error, names};
+use muster_calls::{Error, Result};
+use muster_model::{
+    engine::{Ipam, IpamConfig, NetworkCreate, Strings},
+    net::Subnet,
+};
+use std::{net::Ipv4Addr, sync::Arc};
+
+impl Networks {
+    /// Checks and makes a network. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Conflict` for a used name, `Forbidden` for predefined names and overlapping subnets, `Invalid` and `Unimplemented`
+    /// naming the field.
+    pub fn create(&self, body: NetworkCreate) -> Result<Arc<NetworkRecord>> {
+        check_name(&body.name)?;
+        check_kind(&body)?;
+        if self.all().iter().any(|n| n.name == body.name) {
+            return Err(Error::conflict(format!("network with name {} already exists", body.name)));
+        }
+        let ipam = body.ipam.clone().unwrap_or_default();
+        let mut record = NetworkRecord {
+            name: body.name,
+            driver: "bridge".to_owned(),
+            internal: body.internal,
+            attachable: body.attachable,
+            labels: body.labels,
+            options: check_options(body.options)?,
+            ipam_options: ipam.options.clone(),
+            ..NetworkRecord::default()
+        };
+        self.choose_addresses(&mut record, ipam)?;
+        self.add(record).map_err(error::disk)
+    }
+
+    fn choose_addresses(&self, record: &mut NetworkRecord, ipam: Ipam) -> Result<()> {
+        let config = single_config(ipam)?;
+        let subnet = match config.subnet.as_str() {
+            "" => self.free_subnet().map_err(|e| Error::internal(format!("could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network: {e}")))?,
+            text => {
+                record.subnet_given = true;
+                self.check_overlap(parse_subnet(text)?)?
+            }
+        };
+        let inside = |field: &str, text: &str| -> Result<Ipv4Addr> {
+            let ip = text
+                .parse::<Ipv4Addr>()
+                .map_err(|_| Error::invalid(format!("invalid {field} {text}: expected an IPv4 address")))?;
+            subnet
+                .contains(ip)
+                .then_some(ip)
+                .ok_or_else(|| Error::invalid(format!("invalid {field} {ip}: it should be inside of subnet {subnet}")))
+        };
+        record.gateway =
+            Some(if config.gateway.is_empty() { subnet.gateway() } else { inside("gateway", &config.gateway)? });
+        if !config.ip_range.is_empty() {
+            let range = parse_subnet(&config.ip_range)?;
+            inside("ip-range", &range.addr().to_string())?;
+            inside("ip-range", &range.broadcast().to_string())?;
+            record.ip_range = Some(range);
+        }
+        for (name, ip) in &config.auxiliary_addresses {
+            inside(&format!("auxiliary address {name}"), ip)?;
+        }
+        record.auxiliary = config.auxiliary_addresses;
+        record.subnet = Some(subnet);
+        Ok(())
+    }
+
+    fn check_overlap(&self, subnet: Subnet) -> Result<Subnet> {
+        match self.all().iter().find(|n| n.subnet.is_some_and(|s| s.overlaps(subnet))) {
+            Some(other) => Err(Error::forbidden(format!(
+                "invalid pool request: Pool overlaps with other one on this address space (subnet {subnet}, network {})",
+                other.name
+            ))),
+            None => Ok(subnet),
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if PREDEFINED.contains(&name) || name == "default" {
+        return Err(Error::forbidden(format!("operation is not permitted on predefined {name} network ")));
+    }
+    if names::is_valid_object(name) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")))
+}
+
+fn check_kind(body: &NetworkCreate) -> Result<()> {
+    match body.driver.as_str() {
+        "" | "bridge" | "default" => {}
+        one @ ("host" | "null") => {
+            return Err(Error::forbidden(format!("only one instance of \"{one}\" network is allowed")));
+        }
+        "overlay" => {
+            return Err(Error::unavailable(
+                "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+            ));
+        }
+        known @ ("macvlan" | "ipvlan") => return Err(Error::unimplemented(format!("network driver {known}"))),
+        other => {
+            return Err(Error::not_found(format!(
+                "could not find plugin {other} in v1 plugin registry: plugin not found"
+            )));
+        }
+    }
+    if !matches!(body.scope.as_str(), "" | "local") {
+        return Err(Error::invalid(format!(
+            "invalid scope {:?} for a network of driver bridge: expected local",
+            body.scope
+        )));
+    }
+    let refused = [
+        (body.enable_ipv6 == Some(true), "IPv6 on networks (EnableIPv6)"),
+        (body.enable_ipv4 == Some(false), "a network without IPv4 (EnableIPv4)"),
+        (body.ingress, "an ingress network of driver bridge (Ingress)"),
+        (body.config_only, "a configuration-only network (ConfigOnly)"),
+        (
+            body.config_from.as_ref().is_some_and(|c| !c.network.is_empty()),
+            "a network configured from another (ConfigFrom)",
+        ),
+    ];
+    refused.into_iter().find(|(set, _)| *set).map_or(Ok(()), |(_, what)| Err(Error::unimplemented(what)))
+}
+
+fn check_options(options: Strings) -> Result<Strings> {
+    for (key, value) in &options {
+        let bad =
+            |wanted: &str| Err(Error::invalid(format!("invalid network option {key}={value}: expected {wanted}")));
+        match key.as_str() {
+            MTU_OPTION if value.parse::<u32>().is_ok_and(|mtu| (68..=65_535).contains(&mtu)) => {}
+            MTU_OPTION => return bad("68 to 65535"),
+            BINDING_OPTION if value.parse::<Ipv4Addr>().is_ok() => {}
+            BINDING_OPTION => return bad("an IPv4 address"),
+            "com.docker.network.bridge.enable_icc" | "com.docker.network.bridge.enable_ip_masquerade"
+                if value == "true" => {}
+            _ => return Err(Error::unimplemented(format!("network option {key}={value}"))),
+        }
+    }
+    Ok(options)
+}
+
+fn single_config(ipam: Ipam) -> Result<IpamConfig> {
+    if !matches!(ipam.driver.as_str(), "" | "default") {
+        return Err(Error::unimplemented(format!("IPAM driver {}", ipam.driver)));
+    }
+    let mut configs = ipam.config.into_iter();
+    match (configs.next(), configs.next()) {
+        (_, Some(_)) => Err(Error::unimplemented("more than one subnet of one network (IPAM.Config)")),
+        (config, None) => Ok(config.unwrap_or_default()),
+    }
+}
+
+fn parse_subnet(text: &str) -> Result<Subnet> {
+    if text.contains(':') {
+        return Err(Error::unimplemented(format!("an IPv6 subnet ({text})")));
+    }
+    let strict = text.parse::<Subnet>();
+    let loose = text.split_once('/').and_then(|(ip, p)| Some(Subnet::containing(ip.parse().ok()?, p.parse().ok()?)));
+    match (strict, loose) {
+        (Ok(subnet), _) => Ok(subnet),
+        (Err(_), Some(meant)) => Err(Error::invalid(format!("invalid subnet {text}: it should be {meant}"))),
+        (Err(e), None) => Err(Error::invalid(e.to_string())),
+    }
+}

@@ -1,0 +1,21 @@
+//! Networks of this host: their records and addresses, published ports, namespaces, and the wall to the data plane.
+//!
+//! Read [`Network`] and [`Sandbox`] first: they are what a data plane implements and is told.
+
+mod create;
+mod document;
+mod ipam;
+pub(crate) mod netns;
+mod networks;
+mod plug;
+mod ports;
+mod publish;
+mod sandbox;
+
+pub use ipam::default_pools;
+pub use plug::{Dns, Endpoint, Network, NetworkError, NoNetwork, Published, Sandbox};
+
+pub(crate) use networks::{NetworkRecord, Networks};
+pub(crate) use ports::Ports;
+pub(crate) use publish::parse_port;
+pub(crate) use sandbox::gives_names;

@@ -1,0 +1,257 @@
+//! The networks of this host: what they are, who is on them, which addresses are taken.
+
+use super::ipam::{self, Ipam, Range};
+use crate::{
+    clock,
+    config::EngineConfig,
+    error::{self, OpenError},
+    names,
+    record::{Durability, durable},
+};
+use muster_calls::{Error, Result};
+use muster_model::{Timestamp, engine::Strings, net::Subnet};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+/// The networks that every host has.
+pub(crate) const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+pub(super) const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+pub(super) const BINDING_OPTION: &str = "com.docker.network.bridge.host_binding_ipv4";
+
+/// A network of this host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct NetworkRecord {
+    pub id: String,
+    pub name: String,
+    pub created: Timestamp,
+    /// `bridge`, `host` or `null`.
+    pub driver: String,
+    /// Number of its [`muster_model::net::Scope`]; never used twice on this host.
+    pub scope: u32,
+    pub subnet: Option<Subnet>,
+    pub gateway: Option<Ipv4Addr>,
+    pub ip_range: Option<Subnet>,
+    /// Addresses that are not given out, by name.
+    pub auxiliary: Strings,
+    pub internal: bool,
+    pub attachable: bool,
+    pub labels: Strings,
+    pub options: Strings,
+    pub ipam_options: Option<Strings>,
+    /// The subnet was chosen by a user: only then may containers ask for an address (as in Docker).
+    pub subnet_given: bool,
+}
+
+impl NetworkRecord {
+    pub fn is_predefined(&self) -> bool {
+        PREDEFINED.contains(&self.name.as_str())
+    }
+
+    pub(super) fn range(&self) -> Option<Range> {
+        Some(Range { subnet: self.subnet?, gateway: self.gateway?, ip_range: self.ip_range })
+    }
+}
+
+/// All networks of one engine.
+#[derive(Debug)]
+pub(crate) struct Networks {
+    folder: PathBuf,
+    pools: Vec<(Subnet, u8)>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    pub by_id: BTreeMap<String, Arc<NetworkRecord>>,
+    pub ipam: Ipam,
+    /// Containers with an interface on a network, by network id.
+    pub users: BTreeMap<String, BTreeSet<String>>,
+    next_scope: u32,
+}
+
+impl Networks {
+    /// Reads the records and makes the predefined networks where they are missing. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(folder: &Path, config: &EngineConfig) -> std::result::Result<Self, OpenError> {
+        fs::create_dir_all(folder).map_err(OpenError::io("create", folder))?;
+        let networks = Self { folder: folder.to_owned(), pools: config.address_pools.clone(), inner: Mutex::default() };
+        for entry in fs::read_dir(folder).map_err(OpenError::io("read", folder))? {
+            networks.read(&entry.map_err(OpenError::io("read", folder))?.path())?;
+        }
+        networks.make_predefined(config)?;
+        Ok(networks)
+    }
+
+    fn read(&self, path: &Path) -> std::result::Result<(), OpenError> {
+        if path.extension().is_none_or(|e| e != "json") {
+            return Ok(durable::remove_file(path)?); // A temporary file: left half-written.
+        }
+        let Some(bytes) = durable::read(path)? else { return Ok(()) };
+        match serde_json::from_slice::<NetworkRecord>(&bytes) {
+            Ok(record) => self.lock().enter(record),
+            Err(e) => {
+                tracing::error!(path = %path.display(), error = %e, "a network record cannot be read and is left alone")
+            }
+        }
+        Ok(())
+    }
+
+    fn make_predefined(&self, config: &EngineConfig) -> std::result::Result<(), OpenError> {
+        for (name, driver) in PREDEFINED.into_iter().zip(["bridge", "host", "null"]) {
+            if self.find(name).is_ok() {
+                continue;
+            }
+            let mut record =
+                NetworkRecord { name: name.to_owned(), driver: driver.to_owned(), ..NetworkRecord::default() };
+            if driver == "bridge" {
+                let subnet = match config.bridge_subnet {
+                    Some(subnet) => subnet,
+                    None => self
+                        .free_subnet()
+                        .map_err(|e| OpenError::Config { field: "address_pools", reason: e.to_string() })?,
+                };
+                (record.subnet, record.gateway) = (Some(subnet), Some(subnet.gateway()));
+                record.options = default_bridge_options(config.mtu);
+            }
+            self.add(record)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Gives a network its id and number, writes it down and enters it. Blocks on the disk.
+    pub(super) fn add(&self, mut record: NetworkRecord) -> std::result::Result<Arc<NetworkRecord>, durable::Error> {
+        record.id = names::new_id();
+        record.created = clock::now();
+        record.scope = self.lock().take_scope();
+        let bytes = serde_json::to_vec(&record).map_err(|e| durable::Error::at("encode", &self.folder)(e.into()))?;
+        durable::write(&self.path(&record.id), &bytes, Durability::Power)?;
+        let id = record.id.clone();
+        let mut inner = self.lock();
+        inner.enter(record);
+        Ok(inner.by_id[&id].clone())
+    }
+
+    fn path(&self, id: &str) -> PathBuf {
+        self.folder.join(format!("{id}.json"))
+    }
+
+    /// A subnet of the pools that overlaps neither a network nor a route of this host.
+    pub(super) fn free_subnet(&self) -> std::result::Result<Subnet, ipam::Error> {
+        let mut used: Vec<Subnet> = self.lock().by_id.values().filter_map(|n| n.subnet).collect();
+        // Without /proc there are no routes to keep off.
+        used.extend(ipam::parse_routes(&fs::read_to_string("/proc/net/route").unwrap_or_default()));
+        ipam::free_subnet(&self.pools, &used)
+    }
+
+    /// Finds by name, full id, then by prefix of an id.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid` for a prefix of several.
+    pub fn find(&self, name: &str) -> Result<Arc<NetworkRecord>> {
+        let inner = self.lock();
+        let name = if name == "default" { "bridge" } else { name };
+        if let Some(network) = inner.by_id.values().find(|n| n.name == name).or_else(|| inner.by_id.get(name)) {
+            return Ok(network.clone());
+        }
+        let missing = || Error::not_found(format!("network {name} not found"));
+        if !names::is_hex(name) {
+            return Err(missing());
+        }
+        let mut fitting = inner.by_id.values().filter(|n| n.id.starts_with(name));
+        match (fitting.next(), fitting.next()) {
+            (Some(network), None) => Ok(network.clone()),
+            (Some(_), Some(_)) => Err(Error::invalid(format!(
+                "network {name} is ambiguous ({} matches found on ID prefix)",
+                fitting.count() + 2
+            ))),
+            (None, _) => Err(missing()),
+        }
+    }
+
+    pub fn all(&self) -> Vec<Arc<NetworkRecord>> {
+        self.lock().by_id.values().cloned().collect()
+    }
+
+    /// Containers with an interface on a network.
+    pub fn users(&self, id: &str) -> BTreeSet<String> {
+        self.lock().users.get(id).cloned().unwrap_or_default()
+    }
+
+    /// Removes a network that nobody is on.
+    ///
+    /// # Errors
+    /// `Forbidden`, in Docker's words.
+    pub async fn remove(&self, network: &NetworkRecord) -> Result<()> {
+        if network.is_predefined() {
+            return Err(Error::forbidden(format!("{} is a pre-defined network and cannot be removed", network.name)));
+        }
+        let taken_out = {
+            let mut inner = self.lock();
+            if inner.users.get(&network.id).is_some_and(|u| !u.is_empty()) {
+                return Err(Error::forbidden(format!(
+                    "error while removing network: network {} id {} has active endpoints",
+                    network.name, network.id
+                )));
+            }
+            inner.by_id.remove(&network.id)
+        };
+        let (path, folder) = (self.path(&network.id), self.folder.clone());
+        let removed = error::blocking(move || {
+            durable::remove_file(&path).and_then(|()| durable::flush_folder(&folder)).map_err(error::disk)
+        })
+        .await;
+        let mut inner = self.lock();
+        match (removed, taken_out) {
+            (Ok(()), _) => inner.ipam.forget(&network.id),
+            (Err(e), Some(record)) => {
+                inner.by_id.insert(record.id.clone(), record);
+                return Err(e);
+            }
+            (Err(e), None) => return Err(e),
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn enter(&mut self, record: NetworkRecord) {
+        self.next_scope = self.next_scope.max(record.scope + 1);
+        for ip in record.auxiliary.values().filter_map(|ip| ip.parse().ok()) {
+            self.ipam.hold(&record.id, ip);
+        }
+        self.by_id.insert(record.id.clone(), Arc::new(record));
+    }
+
+    fn take_scope(&mut self) -> u32 {
+        // 0 is nobody's, so that a forgotten number is no network.
+        let scope = self.next_scope.max(1);
+        self.next_scope = scope + 1;
+        scope
+    }
+}
+
+fn default_bridge_options(mtu: u32) -> Strings {
+    [
+        ("com.docker.network.bridge.default_bridge", "true".to_owned()),
+        ("com.docker.network.bridge.enable_icc", "true".to_owned()),
+        ("com.docker.network.bridge.enable_ip_masquerade", "true".to_owned()),
+        (BINDING_OPTION, "0.0.0.0".to_owned()),
+        (MTU_OPTION, mtu.to_string()),
+    ]
+    .into_iter()
+    .map(|(k, v)| (k.to_owned(), v))
+    .collect()
+}

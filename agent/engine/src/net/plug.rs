@@ -1,0 +1,120 @@
+//! What the engine wants of a data plane: [`Network`], and the answer of a host that has none: [`NoNetwork`].
+
+use async_trait::async_trait;
+use muster_model::net::{Mac, Protocol, Scope, Subnet};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
+
+/// Everything a data plane must know of one container's network: a declaration, not a list of steps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// 64 hexadecimal digits.
+    pub container_id: String,
+    /// The container's name, for people.
+    pub container_name: String,
+    /// A file that holds the network namespace (a bind mount of its `/proc/PID/ns/net`). Loopback is up in it.
+    pub netns: PathBuf,
+    /// One per network, in the order of the interfaces. Exactly one has `default_route`, unless all are internal.
+    pub endpoints: Vec<Endpoint>,
+    /// Host ports that lead into the container. The engine holds a bound socket on each while the container runs, so that
+    /// nobody else gets it; packets are for the data plane to bring.
+    pub published: Vec<Published>,
+    pub dns: Dns,
+}
+
+/// One interface of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Unique for ever: 64 hexadecimal digits (Docker's `EndpointID`).
+    pub key: String,
+    pub scope: Scope,
+    pub network_id: String,
+    pub network_name: String,
+    pub subnet: Subnet,
+    /// Where packets for elsewhere go. Present for internal networks too (Docker shows it).
+    pub gateway: Ipv4Addr,
+    /// Nothing leaves this network, whatever routes say.
+    pub internal: bool,
+    /// Bytes.
+    pub mtu: u32,
+    pub ip: Ipv4Addr,
+    pub mac: Mac,
+    /// `eth0`, `eth1`, ...
+    pub ifname: String,
+    pub default_route: bool,
+    /// What the container is called on this network: names and aliases, resolvable by its neighbours. Empty on networks
+    /// without names (Docker's default bridge).
+    pub names: Vec<String>,
+}
+
+/// A host port that leads to a container's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    pub protocol: Protocol,
+    /// `0.0.0.0` for every address of the host.
+    pub host_ip: IpAddr,
+    pub host_port: u16,
+    pub container_port: u16,
+    /// Index into [`Sandbox::endpoints`]: the one that the packets are sent to.
+    pub endpoint: usize,
+}
+
+/// How the container resolves names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dns {
+    /// Whether its `/etc/resolv.conf` points to 127.0.0.11: the data plane must answer there.
+    pub embedded: bool,
+    /// Asked for what is no name of a network; empty: the host's.
+    pub servers: Vec<IpAddr>,
+    pub search: Vec<String>,
+    pub options: Vec<String>,
+}
+
+/// A data plane's refusal; the text is shown to the user.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NetworkError(pub String);
+
+/// What connects containers. Object safe; called from many tasks at once for different containers, one after the other for
+/// one container.
+#[async_trait]
+pub trait Network: Send + Sync + 'static {
+    /// Makes the container's network as the sandbox says. Called before its command runs; again with a changed sandbox when
+    /// networks are connected or disconnected live; again with the same one for each running container after the
+    /// daemon's restart. So: bring about the difference, and be no error when there is none.
+    async fn attach(&self, sandbox: &Sandbox) -> Result<(), NetworkError>;
+
+    /// Forgets the container. One that is not known is no error. The namespace goes away right after.
+    async fn detach(&self, container_id: &str) -> Result<(), NetworkError>;
+
+    /// Whether it answers DNS at 127.0.0.11 in the containers.
+    fn provides_dns(&self) -> bool;
+
+    /// Whether it can do anything at all; `info` and refusals tell the user.
+    fn is_present(&self) -> bool {
+        true
+    }
+}
+
+/// Loopback only: for engines without a data plane. Containers get a namespace of their own; addresses are handed out and
+/// shown, and lead nowhere.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoNetwork;
+
+#[async_trait]
+impl Network for NoNetwork {
+    async fn attach(&self, _: &Sandbox) -> Result<(), NetworkError> {
+        Ok(())
+    }
+    async fn detach(&self, _: &str) -> Result<(), NetworkError> {
+        Ok(())
+    }
+    fn provides_dns(&self) -> bool {
+        false
+    }
+    fn is_present(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,268 @@
+//! A container's network as one declaration: addresses and ports are taken here, and the data plane is told.
+
+use super::{
+    Dns, Endpoint, NetworkRecord, Published, Sandbox,
+    networks::{BINDING_OPTION, MTU_OPTION},
+    publish,
+};
+use crate::{
+    engine::Shared,
+    names,
+    record::{Got, Place, PublishedPort, Record},
+};
+use muster_calls::{Error, Result};
+use muster_model::{
+    engine::Strings,
+    net::{Mac, Scope},
+};
+use std::net::Ipv4Addr;
+
+/// Whether containers on this network are found by name: on every one but the default bridge, as in Docker.
+pub(crate) fn gives_names(place: &Place) -> bool {
+    place.cluster.is_some() || place.network != "bridge"
+}
+
+impl Shared {
+    /// Takes an address on each network and the published ports, and notes them in the record. After an error nothing is
+    /// taken.
+    ///
+    /// # Errors
+    /// `NotFound` for a network that is gone, Docker's words for taken addresses and ports.
+    pub fn take_places(&self, record: &mut Record) -> Result<()> {
+        let taken = self.try_take(record);
+        if taken.is_err() {
+            self.release_places(record);
+            record.ports.clear();
+            record.places.iter_mut().for_each(|p| p.got = None);
+        }
+        taken
+    }
+
+    fn try_take(&self, record: &mut Record) -> Result<()> {
+        for n in 0..record.places.len() {
+            record.places[n].got = None;
+            let got = self.take_place(&record.id, &mut record.places[n], n)?;
+            record.places[n].got = Some(got);
+        }
+        self.take_ports(record)
+    }
+
+    /// Takes an address on one network.
+    pub(crate) fn take_place(&self, container: &str, place: &mut Place, index: usize) -> Result<Got> {
+        let endpoint_id = names::new_id();
+        let ifname = format!("eth{index}");
+        if let Some(cluster) = &place.cluster {
+            let ip = place
+                .wanted_ip
+                .ok_or_else(|| Error::internal(format!("the cluster gave no address on network {}", place.network)))?;
+            let mac = place.wanted_mac.unwrap_or(Mac::of(ip));
+            return Ok(Got { endpoint_id, ip, mac, gateway: cluster.gateway, prefix: cluster.subnet.prefix(), ifname });
+        }
+        let network = self
+            .networks
+            .find(if place.network_id.is_empty() { &place.network } else { &place.network_id })
+            .or_else(|_| self.networks.find(&place.network))?;
+        let mut inner = self.networks.lock();
+        if !inner.by_id.contains_key(&network.id) {
+            return Err(Error::not_found(format!("network {} not found", place.network)));
+        }
+        let range =
+            network.range().ok_or_else(|| Error::invalid(format!("network {} has no addresses", network.name)))?;
+        let ip = inner.ipam.take(&network.id, range, place.wanted_ip).map_err(|e| Error::forbidden(e.to_string()))?;
+        inner.users.entry(network.id.clone()).or_default().insert(container.to_owned());
+        place.network_id.clone_from(&network.id);
+        let mac = place.wanted_mac.unwrap_or(Mac::of(ip));
+        Ok(Got { endpoint_id, ip, mac, gateway: range.gateway, prefix: range.subnet.prefix(), ifname })
+    }
+
+    /// Marks what a running container's record says as taken: after a restart of the daemon.
+    pub fn hold_places(&self, record: &Record) {
+        let mut inner = self.networks.lock();
+        for (place, got) in
+            record.places.iter().filter(|p| p.cluster.is_none()).filter_map(|p| Some((p, p.got.as_ref()?)))
+        {
+            inner.ipam.hold(&place.network_id, got.ip);
+            inner.users.entry(place.network_id.clone()).or_default().insert(record.id.clone());
+        }
+        drop(inner);
+        for port in &record.ports {
+            if let Err(e) = self.ports.take(&record.id, port.protocol, port.host_ip, port.host_port..=port.host_port) {
+                tracing::warn!(container.id = %record.id, error = %e, "a published port is held by somebody else now");
+            }
+        }
+    }
+
+    /// Gives back everything that a record holds.
+    pub fn release_places(&self, record: &Record) {
+        self.ports.release(&record.id);
+        for place in &record.places {
+            self.release_place(&record.id, place);
+        }
+    }
+
+    /// Gives back one address.
+    pub(crate) fn release_place(&self, container: &str, place: &Place) {
+        if place.cluster.is_some() {
+            return;
+        }
+        let Some(got) = &place.got else { return };
+        let mut inner = self.networks.lock();
+        inner.ipam.give_back(&place.network_id, got.ip);
+        if let Some(users) = inner.users.get_mut(&place.network_id) {
+            users.remove(container);
+        }
+    }
+
+    fn take_ports(&self, record: &mut Record) -> Result<()> {
+        record.ports.clear();
+        let Some(exit) = self.exit_place(record) else { return Ok(()) };
+        let default_ip = self.option(&record.places[exit], BINDING_OPTION).unwrap_or(Ipv4Addr::UNSPECIFIED);
+        for wanted in publish::wanted(&record.config, &record.host, default_ip)? {
+            let host_port = self
+                .ports
+                .take(&record.id, wanted.protocol, wanted.host_ip, wanted.host_ports)
+                .map_err(|e| Error::internal(self.port_refusal(record, &e)))?;
+            record.ports.push(PublishedPort {
+                protocol: wanted.protocol,
+                host_ip: wanted.host_ip,
+                host_port,
+                container_port: wanted.container_port,
+            });
+        }
+        Ok(())
+    }
+
+    fn port_refusal(&self, record: &Record, e: &super::ports::Error) -> String {
+        let endpoint =
+            record.places.iter().find_map(|p| p.got.as_ref()).map(|g| g.endpoint_id.as_str()).unwrap_or_default();
+        format!(
+            "failed to set up container networking: driver failed programming external connectivity on endpoint {} ({endpoint}): {e}",
+            record.name
+        )
+    }
+
+    /// The place that packets to elsewhere leave through: of those on networks that are not internal, the first of the
+    /// highest priority.
+    fn exit_place(&self, record: &Record) -> Option<usize> {
+        let open = record.places.iter().enumerate().filter(|(_, p)| !self.is_internal(p));
+        open.max_by_key(|(n, p)| (p.gw_priority, std::cmp::Reverse(*n))).map(|(n, _)| n)
+    }
+
+    fn is_internal(&self, place: &Place) -> bool {
+        match &place.cluster {
+            Some(cluster) => cluster.internal,
+            None => self.networks.find(&place.network_id).is_ok_and(|n| n.internal),
+        }
+    }
+
+    fn option<T: std::str::FromStr>(&self, place: &Place, key: &str) -> Option<T> {
+        self.networks.find(&place.network_id).ok()?.options.get(key)?.parse().ok()
+    }
+
+    /// The declaration of a container's network, from its record.
+    pub fn sandbox(&self, record: &Record) -> Sandbox {
+        let exit = self.exit_place(record);
+        // A place without an address is none: it was asked for and not taken yet.
+        let placed = record.places.iter().enumerate().filter(|(_, p)| p.got.is_some());
+        let endpoints: Vec<Endpoint> = placed.filter_map(|(n, p)| self.endpoint(record, p, exit == Some(n))).collect();
+        let endpoint = endpoints.iter().position(|e| e.default_route).unwrap_or(0);
+        let published = record.ports.iter().map(|p| Published {
+            protocol: p.protocol,
+            host_ip: p.host_ip,
+            host_port: p.host_port,
+            container_port: p.container_port,
+            endpoint,
+        });
+        Sandbox {
+            container_id: record.id.clone(),
+            container_name: record.name.clone(),
+            netns: self.netns(&record.id),
+            published: published.collect(),
+            endpoints,
+            dns: Dns {
+                embedded: self.has_embedded_dns(record),
+                servers: record.host.dns.iter().filter_map(|s| s.parse().ok()).collect(),
+                search: record.host.dns_search.clone(),
+                options: record.host.dns_options.clone(),
+            },
+        }
+    }
+
+    /// Whether the container asks 127.0.0.11.
+    pub fn has_embedded_dns(&self, record: &Record) -> bool {
+        self.config.network.provides_dns() && record.places.iter().any(gives_names)
+    }
+
+    fn endpoint(&self, record: &Record, place: &Place, default_route: bool) -> Option<Endpoint> {
+        let got = place.got.as_ref()?;
+        let (scope, subnet, internal, mtu) = match &place.cluster {
+            Some(c) => (c.scope, c.subnet, c.internal, c.mtu),
+            None => {
+                let network: &NetworkRecord = &*self.networks.find(&place.network_id).ok()?;
+                let mtu = network.options.get(MTU_OPTION).and_then(|m| m.parse().ok()).unwrap_or(self.config.mtu);
+                (Scope::local(network.scope), network.subnet?, network.internal, mtu)
+            }
+        };
+        Some(Endpoint {
+            key: got.endpoint_id.clone(),
+            scope,
+            network_id: place.network_id.clone(),
+            network_name: place.network.clone(),
+            subnet,
+            gateway: got.gateway,
+            internal,
+            mtu,
+            ip: got.ip,
+            mac: got.mac,
+            ifname: got.ifname.clone(),
+            default_route,
+            names: if gives_names(place) { self.dns_names(record, place) } else { Vec::new() },
+        })
+    }
+
+    /// What a container is called on a network with names.
+    pub fn dns_names(&self, record: &Record, place: &Place) -> Vec<String> {
+        let own = [record.name.as_str(), names::short(&record.id)];
+        let hostname = Some(record.config.hostname.as_str()).filter(|h| !h.is_empty());
+        let mut all: Vec<String> = Vec::new();
+        for name in own.into_iter().chain(place.aliases.iter().map(String::as_str)).chain(hostname) {
+            if !all.iter().any(|n| n == name) {
+                all.push(name.to_owned());
+            }
+        }
+        all
+    }
+
+    /// Tells the data plane how the container's network shall be.
+    pub async fn sync_network(&self, record: &Record) -> Result<()> {
+        if record.places.is_empty() {
+            return Ok(());
+        }
+        let attached = self.config.network.attach(&self.sandbox(record)).await;
+        attached.map_err(|e| Error::internal(format!("failed to set up container networking: {e}")))
+    }
+
+    /// Tells the data plane that the container is gone.
+    pub async fn detach_network(&self, record: &Record) -> std::result::Result<(), super::NetworkError> {
+        if record.places.is_empty() {
+            return Ok(());
+        }
+        self.config.network.detach(&record.id).await
+    }
+
+    /// Publishes `connect` or `disconnect` of each network a container is on.
+    pub fn announce_networks(&self, record: &Record, action: &str) {
+        for place in record.places.iter().filter(|p| p.got.is_some()) {
+            self.announce_network(record, place, action);
+        }
+    }
+
+    pub fn announce_network(&self, record: &Record, place: &Place, action: &str) {
+        let driver = if place.cluster.is_some() { "overlay" } else { "bridge" };
+        let attributes: Strings = [("container", record.id.as_str()), ("name", &place.network), ("type", driver)]
+            .into_iter()
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect();
+        self.events.publish("network", action, place.network_id.clone(), attributes);
+    }
+}

@@ -1,0 +1,272 @@
+//! A container's record: everything that must be known of it after the daemon has died.
+//!
+//! Secrets never get here: they reach a container as files of a tmpfs that somebody else fills.
+
+use super::{Durability, FILE, durable};
+use muster_model::{
+    Timestamp,
+    engine::{ContainerConfig, HostConfig},
+    net::{Mac, Protocol, Scope, Subnet},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+};
+
+/// Version of the form of the file.
+const VERSION: u32 = 1;
+
+/// What a container is and how it fares.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Record {
+    pub version: u32,
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Without the leading slash of Docker's documents.
+    pub name: String,
+    pub created: Timestamp,
+    /// The image as the user wrote it.
+    pub image: String,
+    /// `sha256:...`
+    pub image_id: String,
+    pub path: String,
+    pub args: Vec<String>,
+    /// With the image's defaults merged in.
+    pub config: ContainerConfig,
+    pub host: HostConfig,
+    pub mounts: Vec<Mounted>,
+    /// In the order of the interfaces.
+    pub places: Vec<Place>,
+    /// Host ports held, while it runs.
+    pub ports: Vec<PublishedPort>,
+    pub state: State,
+}
+
+/// How far a container's life has got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Phase {
+    /// Half-made: the next start of the daemon removes it.
+    #[default]
+    Creating,
+    /// Never started.
+    Created,
+    /// Being started; the next start of the daemon asks the runtime whether it got so far.
+    Starting,
+    Running,
+    /// Has ended and waits for its restart policy to start it again.
+    Restarting,
+    Exited,
+    /// Being removed; the next start of the daemon goes on with it.
+    Removing,
+}
+
+/// How a container fares.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct State {
+    pub phase: Phase,
+    pub paused: bool,
+    /// Of its init in the host's pid namespace; 0 while it does not run.
+    pub pid: u32,
+    pub exit_code: i32,
+    pub error: String,
+    pub oom_killed: bool,
+    pub started_at: Timestamp,
+    pub finished_at: Timestamp,
+    pub restart_count: u32,
+    /// A user's stop or kill ended it: `unless-stopped` heeds that.
+    pub stopped_by_user: bool,
+}
+
+impl State {
+    /// Its init exists and the user's command was let run.
+    pub fn is_running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    /// Docker's word.
+    pub fn word(&self) -> &'static str {
+        match self.phase {
+            Phase::Running if self.paused => "paused",
+            Phase::Running => "running",
+            Phase::Restarting => "restarting",
+            Phase::Creating | Phase::Created => "created",
+            Phase::Starting if self.started_at.is_zero() => "created",
+            Phase::Starting | Phase::Exited => "exited",
+            Phase::Removing => "removing",
+        }
+    }
+}
+
+/// A mount of a container, resolved when it was created.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Mounted {
+    /// `bind`, `volume` or `tmpfs`.
+    pub kind: String,
+    /// The volume's name.
+    pub volume: String,
+    /// Path on the host; empty for tmpfs.
+    pub source: PathBuf,
+    pub destination: String,
+    /// The options of a bind in Docker's short form (`z`, `ro`).
+    pub mode: String,
+    pub read_only: bool,
+    pub propagation: String,
+    pub non_recursive: bool,
+    /// A bind whose missing source is made.
+    pub create_source: bool,
+    /// A volume that is not filled from the image.
+    pub no_copy: bool,
+    pub subpath: String,
+    /// Labels of the volume, if it is made with the container.
+    pub volume_labels: muster_model::engine::Strings,
+    /// A volume that goes with the container (`docker rm -v`, `--rm`).
+    pub anonymous: bool,
+    pub tmpfs_options: String,
+    pub tmpfs_size: Option<u64>,
+    pub tmpfs_mode: Option<u32>,
+}
+
+/// A container's place on one network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Place {
+    pub network: String,
+    /// Empty until the network was looked up: at start.
+    pub network_id: String,
+    pub wanted_ip: Option<Ipv4Addr>,
+    pub wanted_mac: Option<Mac>,
+    pub aliases: Vec<String>,
+    pub driver_opts: muster_model::engine::Strings,
+    pub gw_priority: i64,
+    /// On a network that spans hosts: whose addresses the cluster gave out.
+    pub cluster: Option<ClusterPlace>,
+    /// While it runs.
+    pub got: Option<Got>,
+}
+
+/// What the cluster says of one of its networks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ClusterPlace {
+    pub scope: Scope,
+    pub subnet: Subnet,
+    pub gateway: Ipv4Addr,
+    pub internal: bool,
+    pub mtu: u32,
+}
+
+/// What a place got when the container was started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Got {
+    pub endpoint_id: String,
+    pub ip: Ipv4Addr,
+    pub mac: Mac,
+    pub gateway: Ipv4Addr,
+    pub prefix: u8,
+    pub ifname: String,
+}
+
+/// A host port that leads to the container while it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PublishedPort {
+    pub protocol: Protocol,
+    pub host_ip: IpAddr,
+    pub host_port: u16,
+    pub container_port: u16,
+}
+
+/// A record that could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error(transparent)]
+    File(#[from] durable::Error),
+    #[error("{}: {source}", path.display())]
+    Json {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("{}: written by a newer version (form {found}, known up to {VERSION})", path.display())]
+    Newer { path: PathBuf, found: u32 },
+}
+
+impl Record {
+    /// Writes the record into the container's folder.
+    ///
+    /// # Errors
+    /// Those of the disk; the old record stays then.
+    pub fn write(&self, folder: &Path, durability: Durability) -> Result<(), durable::Error> {
+        let path = folder.join(FILE);
+        let versioned = Self { version: VERSION, ..self.clone() };
+        let bytes = serde_json::to_vec(&versioned).map_err(|e| durable::Error::at("encode", &path)(e.into()))?;
+        durable::write(&path, &bytes, durability)
+    }
+
+    /// Reads the record of a container's folder; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read(folder: &Path) -> Result<Option<Self>, ReadError> {
+        let path = folder.join(FILE);
+        let Some(bytes) = durable::read(&path)? else { return Ok(None) };
+        let record: Self =
+            serde_json::from_slice(&bytes).map_err(|source| ReadError::Json { path: path.clone(), source })?;
+        if record.version > VERSION {
+            return Err(ReadError::Newer { path, found: record.version });
+        }
+        Ok(Some(record))
+    }
+
+    /// The place that addresses of containers are shown of first: on the default bridge, else none.
+    pub fn place(&self, network: &str) -> Option<&Place> {
+        self.places.iter().find(|p| p.network == network)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Record {
+        let mut record = Record { id: "ab".repeat(32), name: "web".into(), ..Record::default() };
+        record.config.cmd = ["sleep", "1"].into_iter().collect();
+        record.config.entrypoint = Some(Vec::new().into());
+        record.host.resources.memory_swappiness = Some(3);
+        record.host.port_bindings.insert("80/tcp".into(), None);
+        record.places.push(Place {
+            network: "bridge".into(),
+            got: Some(Got {
+                endpoint_id: "e".into(),
+                ip: Ipv4Addr::new(172, 17, 0, 2),
+                mac: Mac::of(Ipv4Addr::new(172, 17, 0, 2)),
+                gateway: Ipv4Addr::new(172, 17, 0, 1),
+                prefix: 16,
+                ifname: "eth0".into(),
+            }),
+            ..Place::default()
+        });
+        record
+    }
+
+    #[test]
+    fn a_record_reads_back_as_written() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let record = sample();
+        record.write(dir.path(), Durability::Power).expect("written");
+        let read = Record::read(dir.path()).expect("readable").expect("there");
+        assert_eq!(read, Record { version: VERSION, ..record });
+    }
+
+    #[test]
+    fn a_record_of_a_newer_form_is_refused_and_not_misread() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        std::fs::write(dir.path().join(FILE), r#"{"version":99}"#).expect("written");
+        assert!(matches!(Record::read(dir.path()), Err(ReadError::Newer { found: 99, .. })));
+        std::fs::write(dir.path().join(FILE), "{").expect("written");
+        assert!(matches!(Record::read(dir.path()), Err(ReadError::Json { .. })));
+    }
+}

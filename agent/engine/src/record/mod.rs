@@ -1,0 +1,11 @@
+//! What the engine remembers on disk: one small file per container, network and volume.
+
+pub(crate) mod durable;
+
+mod container;
+
+pub(crate) use container::{ClusterPlace, Got, Mounted, Phase, Place, PublishedPort, Record, State};
+pub(crate) use durable::Durability;
+
+/// Name of the record in a container's or volume's folder.
+pub(crate) const FILE: &str = "record.json";

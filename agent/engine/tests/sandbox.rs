@@ -1,0 +1,190 @@
+//! What the engine tells its data plane.
+
+mod common;
+
+use async_trait::async_trait;
+use common::{Host, command, inspect, run, script, start};
+use muster_calls::Engine;
+use muster_engine::{
+    EndpointSpec, LocalEngine,
+    net::{Network, NetworkError, Sandbox},
+};
+use muster_model::{
+    engine::{EndpointSettings, NetworkConnect, NetworkCreate, NetworkDisconnect, PortBinding},
+    net::{Mac, Scope},
+};
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+};
+
+/// Notes what it is told.
+#[derive(Default)]
+struct Recorder {
+    attached: Mutex<Vec<Sandbox>>,
+    detached: Mutex<Vec<String>>,
+    refuse: Mutex<bool>,
+}
+
+#[async_trait]
+impl Network for Recorder {
+    async fn attach(&self, sandbox: &Sandbox) -> Result<(), NetworkError> {
+        if *self.refuse.lock().expect("sound") {
+            return Err(NetworkError("the data plane refuses".to_owned()));
+        }
+        assert!(sandbox.netns.exists(), "the namespace is there when the data plane is told");
+        self.attached.lock().expect("sound").push(sandbox.clone());
+        Ok(())
+    }
+    async fn detach(&self, container_id: &str) -> Result<(), NetworkError> {
+        self.detached.lock().expect("sound").push(container_id.to_owned());
+        Ok(())
+    }
+    fn provides_dns(&self) -> bool {
+        true
+    }
+}
+
+impl Recorder {
+    fn last(&self) -> Sandbox {
+        self.attached.lock().expect("sound").last().expect("attached").clone()
+    }
+}
+
+async fn open(host: &Host, recorder: &Arc<Recorder>) -> Arc<LocalEngine> {
+    let mut config = host.config().await;
+    config.network = recorder.clone();
+    let engine = LocalEngine::open(config).await.expect("engine opens");
+    if engine.image_inspect(common::IMAGE).await.is_err() {
+        common::import(&*engine, common::IMAGE).await;
+    }
+    engine
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_data_plane_is_told_of_networks_as_they_are_joined_left_and_taken_up_again() {
+    let (host, recorder) = (Host::new(), Arc::new(Recorder::default()));
+    let engine = open(&host, &recorder).await;
+    engine.network_create(NetworkCreate { name: "front".into(), ..NetworkCreate::default() }).await.expect("made");
+    let mut body = command(&["sleep", "300"]);
+    let binding = PortBinding { host_ip: "127.0.0.1".into(), host_port: String::new() };
+    body.host_config.port_bindings.insert("53/udp".into(), Some(vec![binding]));
+    let id = start(&engine, "web", body).await;
+    let first = recorder.last();
+    assert_eq!(
+        (first.endpoints.len(), first.endpoints[0].names.len(), first.dns.embedded),
+        (1, 0, false),
+        "no names on the default bridge"
+    );
+    assert!(first.endpoints[0].default_route && first.endpoints[0].scope.is_local());
+    assert_eq!((first.published[0].container_port, first.published[0].endpoint), (53, 0));
+
+    let settings = EndpointSettings { aliases: vec!["alt".into()], gw_priority: 5, ..EndpointSettings::default() };
+    engine
+        .network_connect("front", NetworkConnect { container: "web".into(), endpoint_config: Some(settings) })
+        .await
+        .expect("connected");
+    let second = recorder.last();
+    assert_eq!(second.endpoints[1].names, ["web", &id[..12], "alt"]);
+    assert_eq!(
+        (second.endpoints[1].ifname.as_str(), second.endpoints[1].default_route),
+        ("eth1", true),
+        "the higher priority leads out"
+    );
+    assert_ne!(second.endpoints[0].scope, second.endpoints[1].scope);
+    assert!(second.dns.embedded);
+    engine.container_rename("web", "shop".into()).await.expect("renamed");
+    assert_eq!(recorder.last().endpoints[1].names[0], "shop");
+
+    engine.shutdown().await;
+    drop(engine);
+    let engine = open(&host, &recorder).await;
+    assert_eq!(recorder.last().endpoints, {
+        let mut same = second.endpoints.clone();
+        same[1].names[0] = "shop".to_owned();
+        same
+    });
+    engine.network_disconnect("front", NetworkDisconnect { container: id.clone(), force: false }).await.expect("left");
+    assert_eq!(recorder.last().endpoints.len(), 1);
+    engine.container_kill(&id, None).await.expect("killed");
+    common::within(engine.container_wait(&id, Default::default()).await.expect("waits")).await.expect("ended");
+    assert_eq!(*recorder.detached.lock().expect("sound"), [id]);
+    host.finish(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_of_the_cluster_gets_the_addresses_the_cluster_gave_it() {
+    let (host, recorder) = (Host::new(), Arc::new(Recorder::default()));
+    let engine = open(&host, &recorder).await;
+    let ip = Ipv4Addr::new(10, 9, 0, 7);
+    let endpoint = EndpointSpec {
+        scope: Scope::vni(4097),
+        network_name: "ov".into(),
+        network_id: "x1y2".into(),
+        subnet: "10.9.0.0/24".parse().expect("valid"),
+        gateway: Ipv4Addr::new(10, 9, 0, 1),
+        internal: false,
+        mtu: 1450,
+        ip,
+        mac: Mac::of(ip),
+        aliases: vec!["db".into()],
+    };
+    let body = script("cat /etc/resolv.conf; grep -c 10.9.0.7 /etc/hosts");
+    let id = engine.create_with_endpoints(Some("db.1.abc".into()), body, vec![endpoint]).await.expect("created");
+    engine.container_start(&id).await.expect("started");
+    let wait = engine.container_wait(&id, Default::default()).await.expect("waits");
+    common::within(wait).await.expect("ended");
+    let endpoint = &recorder.last().endpoints[0];
+    assert_eq!((endpoint.scope, endpoint.ip, endpoint.mtu), (Scope::vni(4097), ip, 1450));
+    assert!(endpoint.names.contains(&"db".to_owned()));
+    let logs = engine.container_logs(&id, Default::default()).await.expect("logs").lines;
+    use futures_util::StreamExt;
+    let text: String = logs.map(|l| String::from_utf8_lossy(&l.expect("line").data).into_owned()).collect().await;
+    assert!(text.starts_with("nameserver 127.0.0.11\n") && text.ends_with("1\n"), "{text}");
+    assert!(inspect(&engine, &id).await.network_settings.networks.contains_key("ov"));
+    let bare = engine.create_with_endpoints(None, script("true"), Vec::new()).await.expect("created");
+    assert_eq!(inspect(&engine, &bare).await.host_config.network_mode, "none");
+    host.finish(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_the_data_plane_refuses_leaves_nothing_behind() {
+    let (host, recorder) = (Host::new(), Arc::new(Recorder::default()));
+    let engine = open(&host, &recorder).await;
+    *recorder.refuse.lock().expect("sound") = true;
+    let id = engine
+        .container_create(Some("web".into()), String::new(), command(&["sleep", "300"]))
+        .await
+        .expect("created")
+        .id;
+    let refused = engine.container_start(&id).await.expect_err("refused");
+    assert!(refused.message.ends_with("the data plane refuses"), "{refused}");
+    assert_eq!(inspect(&engine, &id).await.state.status, "created");
+    assert_eq!(host.mounts(), Vec::<String>::new());
+    *recorder.refuse.lock().expect("sound") = false;
+    engine.container_start(&id).await.expect("started");
+    assert_eq!(
+        inspect(&engine, &id).await.network_settings.ip_address.rsplit('.').next(),
+        Some("2"),
+        "the first address was given back"
+    );
+    host.finish(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_shared_with_those_who_join_it() {
+    let (host, recorder) = (Host::new(), Arc::new(Recorder::default()));
+    let engine = open(&host, &recorder).await;
+    let mut owner = script("echo seen > /dev/shm/x; while :; do sleep 0.1; done");
+    owner.host_config.ipc_mode = "shareable".into();
+    start(&engine, "owner", owner).await;
+    let mut guest = script("while [ ! -s /dev/shm/x ]; do sleep 0.02; done; cat /dev/shm/x");
+    guest.host_config.ipc_mode = "container:owner".into();
+    assert_eq!(run(&engine, None, guest).await.stdout, "seen\n");
+    start(&engine, "private", command(&["sleep", "300"])).await;
+    let mut stranger = script("true");
+    stranger.host_config.ipc_mode = "container:private".into();
+    let id = engine.container_create(None, String::new(), stranger).await.expect("created").id;
+    assert!(engine.container_start(&id).await.expect_err("not lent").message.contains("not shareable"));
+    host.finish(engine).await;
+}

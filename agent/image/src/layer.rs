@@ -1,0 +1,82 @@
+//! From a layer blob to a folder that overlayfs can stack.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use crate::archive::{self, UnpackOptions, Whiteouts};
+use crate::compression::{LimitExceeded, decoder};
+use crate::digest::Hashing;
+use crate::error::At;
+use crate::staging::Temporary;
+use crate::store::{Inner, LayerMeta};
+use crate::{Digest, Error, Result};
+
+/// Unpacks the layer in `blob` into a new folder under `ingest/` and compares the uncompressed bytes with `diff_id`.
+/// Blocks.
+pub(crate) fn unpack(inner: &Inner, blob: &Path, digest: &Digest, diff_id: &Digest) -> Result<Temporary> {
+    let file = File::open(blob).at("open", blob)?;
+    let limit = inner.options.max_unpacked_bytes;
+    let mut plain = Hashing::new(decoder(file, limit)?);
+    let temporary = Temporary::new(inner.layout.ingest_path("layer"), inner.trash.clone());
+    let size = extract(inner, &temporary, &mut plain).map_err(|error| describe(error, digest, limit))?;
+    let (_, found, _) = plain.finish();
+    if found != *diff_id {
+        let reason = format!("it unpacks to {found}, the image config says {diff_id}");
+        return Err(Error::CorruptBlob { digest: *digest, reason });
+    }
+    finish(&temporary, LayerMeta { diff_id: *diff_id, size })?;
+    Ok(temporary)
+}
+
+/// Unpacks an uncompressed tar stream of ours into a new folder, returning it with the digest of what was read.
+pub(crate) fn unpack_stream(inner: &Inner, plain: impl Read) -> Result<(Temporary, Digest)> {
+    let mut plain = Hashing::new(plain);
+    let temporary = Temporary::new(inner.layout.ingest_path("layer"), inner.trash.clone());
+    let size = extract(inner, &temporary, &mut plain)?;
+    let (_, diff_id, _) = plain.finish();
+    finish(&temporary, LayerMeta { diff_id, size })?;
+    Ok((temporary, diff_id))
+}
+
+fn extract(inner: &Inner, temporary: &Temporary, plain: impl Read) -> Result<u64> {
+    let diff = temporary.path().join("diff");
+    // Nobody but root may enter; what containers see of it is the mode of `diff`.
+    let create = |path: &Path, mode| fs::DirBuilder::new().mode(mode).create(path).at("create", path);
+    create(temporary.path(), 0o700)?;
+    create(&diff, 0o755)?;
+    let root = File::open(&diff).at("open", &diff)?;
+    rustix::fs::fchmod(&root, rustix::fs::Mode::from_raw_mode(0o755)).at("change the mode of", &diff)?;
+    let options = UnpackOptions {
+        whiteouts: Whiteouts::Overlay,
+        max_bytes: inner.options.max_unpacked_bytes,
+        max_entries: inner.options.max_entries,
+        ..UnpackOptions::default()
+    };
+    Ok(archive::unpack_into(root.as_fd(), Path::new("."), plain, &options)?.bytes)
+}
+
+fn finish(temporary: &Temporary, meta: LayerMeta) -> Result<()> {
+    let path = temporary.path().join("layer.json");
+    let json = serde_json::to_vec(&meta).map_err(std::io::Error::other).at("write", &path)?;
+    fs::write(&path, json).at("write", &path)
+}
+
+/// Names the blob in errors that its bytes cause.
+fn describe(error: Error, digest: &Digest, limit: u64) -> Error {
+    match error {
+        Error::Archive(archive::Error::Stream(source)) => {
+            if source.get_ref().is_some_and(|inner| inner.is::<LimitExceeded>()) {
+                return Error::TooLarge { what: format!("layer {digest}, unpacked,"), limit };
+            }
+            Error::CorruptBlob { digest: *digest, reason: source.to_string() }
+        }
+        Error::Archive(archive::Error::TooLarge { what, limit }) => {
+            Error::TooLarge { what: format!("layer {digest}, by its {what},"), limit }
+        }
+        Error::Archive(archive::Error::Malformed(reason)) => Error::CorruptBlob { digest: *digest, reason },
+        other => other,
+    }
+}

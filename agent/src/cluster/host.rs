@@ -1,0 +1,115 @@
+//! The cluster's API as this host offers it: on a manager over its controller, on a worker refused by name, on a host
+//! outside of any cluster only founding and joining one.
+
+use super::{logs, member::Member};
+use crate::host::Host;
+use async_trait::async_trait;
+use muster_calls::*;
+use muster_controller::Face;
+use muster_model::{
+    NetworkId, NodeId, ServiceId,
+    cluster::{Network, Task, Version},
+    spec::{NetworkSpec, NodeSpec, ServiceSpec},
+};
+use muster_mtls::Caller;
+use std::sync::Arc;
+
+/// The API on behalf of one caller.
+#[derive(Clone)]
+pub struct HostCluster {
+    host: Arc<Host>,
+    caller: Caller,
+}
+
+impl HostCluster {
+    pub fn new(host: Arc<Host>, caller: Caller) -> Self {
+        Self { host, caller }
+    }
+
+    fn member(&self) -> Result<Arc<Member>> {
+        self.host.member().ok_or_else(|| {
+            Error::unavailable(
+                "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+            )
+        })
+    }
+
+    fn face(&self) -> Result<Face> {
+        let controller = self.member()?.controller().ok_or_else(|| {
+            Error::unavailable(
+                "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.",
+            )
+        })?;
+        Ok(controller.face(self.caller))
+    }
+
+    async fn logs(&self, tasks: Vec<Task>, options: Logs) -> Result<Stream<TaskLog>> {
+        let caller = self.caller.kind.to_string();
+        logs::of_tasks(self.member()?.directory(), tasks, &options, Some(&caller)).await
+    }
+}
+
+macro_rules! forwarded {
+    ({ $($m:ident ( $($a:ident : $t:ty),* ) -> $r:ty;)* } { $($rest:tt)* }) => {
+        #[async_trait]
+        impl Cluster for HostCluster {
+            $(async fn $m(&self, $($a: $t),*) -> Result<$r> {
+                self.face()?.$m($($a),*).await
+            })*
+            $($rest)*
+        }
+    };
+}
+
+forwarded! { {
+    cluster() -> muster_model::cluster::Cluster;
+    join_tokens() -> JoinTokens;
+    rotate_join_tokens(worker: bool, manager: bool) -> JoinTokens;
+    node_list() -> Vec<NodeView>;
+    node_inspect(name: &str) -> NodeView;
+    node_update(id: NodeId, version: Version, spec: NodeSpec) -> ();
+    node_remove(name: &str, force: bool) -> ();
+    service_create(spec: ServiceSpec) -> Made<ServiceId>;
+    service_list() -> Vec<ServiceView>;
+    service_inspect(name: &str) -> ServiceView;
+    service_update(id: ServiceId, version: Version, spec: ServiceSpec) -> Made<ServiceId>;
+    service_rollback(id: ServiceId, version: Version) -> Made<ServiceId>;
+    service_remove(name: &str) -> ();
+    task_list(query: TaskQuery) -> Vec<Task>;
+    task_inspect(id: &str) -> Task;
+    network_create(spec: NetworkSpec) -> Made<NetworkId>;
+    network_list() -> Vec<Network>;
+    network_inspect(name: &str) -> Network;
+    network_remove(name: &str) -> ();
+    } {
+        async fn membership(&self) -> Result<Membership> {
+            match self.host.member() {
+                None => Ok(Membership::default()),
+                Some(member) => member.membership().await,
+            }
+        }
+
+        async fn init(&self, init: InitCluster) -> Result<NodeId> {
+            self.host.clone().init(init).await
+        }
+
+        async fn join(&self, join: JoinCluster) -> Result<NodeId> {
+            self.host.clone().join(join).await
+        }
+
+        async fn leave(&self, force: bool) -> Result<()> {
+            self.host.clone().leave(force).await
+        }
+
+        async fn service_logs(&self, name: &str, options: Logs) -> Result<Stream<TaskLog>> {
+            let service = self.service_inspect(name).await?.service.id;
+            let tasks = self.task_list(TaskQuery { services: vec![service], ..Default::default() }).await?;
+            self.logs(tasks, options).await
+        }
+
+        async fn task_logs(&self, id: &str, options: Logs) -> Result<Stream<TaskLog>> {
+            let task = self.task_inspect(id).await?;
+            self.logs(vec![task], options).await
+        }
+    }
+}

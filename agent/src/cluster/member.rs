@@ -1,0 +1,538 @@
+//! A membership, running: the door for other nodes, the session, the worker and, on managers, the control plane.
+//!
+//! One task owns the worker. Order of starting: control plane (a founder must have its state before it is asked), door,
+//! session. Order of stopping: session, control plane, door; containers go on unless the host leaves.
+
+use super::{
+    describe::{advertise_addr, describe},
+    identity::{Facts, IdentityDir},
+    ledger::LedgerFile,
+    runner::Runner,
+    session::{Event, Order, Session, now},
+};
+use crate::{directory::Directory, door, host::Host};
+use anyhow::Context as _;
+use muster_agent_core::{Container, Effect, Input, Ledger, Phase, Worker};
+use muster_calls::{Engine, Error};
+use muster_controller::{Bootstrap, Controller, ControllerConfig, Founding, Membership, Slot, Storage, Timing};
+use muster_model::{NodeId, TaskId, assignment::AssignmentSet, cluster::{NodeDescription, Task}, spec::Role};
+use muster_mtls::{CertRole, Tls};
+use rand::Rng as _;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Results that may wait for the worker: some per task that moves at once.
+const INPUTS: usize = 1024;
+const EVENTS: usize = 64;
+const ORDERS: usize = 64;
+/// How often the host looks at its own description: routes and memory change rarely.
+const DESCRIBE_EVERY: Duration = Duration::from_secs(30);
+
+/// Where a membership comes from.
+pub enum Origin {
+    Founded(Box<Founding>),
+    Joined(Box<Membership>),
+}
+
+/// This host's membership.
+pub struct Member {
+    tls: Tls,
+    directory: Directory,
+    slot: Slot,
+    identity: IdentityDir,
+    facts: watch::Sender<Facts>,
+    stop: CancellationToken,
+    tasks: Mutex<Option<JoinSet<()>>>,
+    worker: Mutex<Option<JoinHandle<()>>>,
+    runner: Runner,
+}
+
+impl Member {
+    /// Begins a membership and writes it down.
+    ///
+    /// # Errors
+    /// In words; the host is then what it was before.
+    pub async fn start(host: &Arc<Host>, listen: SocketAddr, addr: SocketAddr, origin: Origin) -> anyhow::Result<Arc<Self>> {
+        let identity = IdentityDir::new(&host.config.data_dir);
+        // A listener first: a port that is taken must not leave half a member.
+        let listener = door::bind(listen).await?;
+        let (credentials, managers, bootstrap) = match origin {
+            Origin::Founded(f) => {
+                let f = *f;
+                let bootstrap = Bootstrap::New { cluster: Box::new(f.cluster), first: Box::new(f.first), seal_key: f.seal_key };
+                (f.credentials.clone(), vec![(f.credentials.identity().node_id, addr.to_string())], Some(bootstrap))
+            }
+            Origin::Joined(m) => {
+                let managers = m.managers.iter().map(|(id, a)| (*id, a.to_string())).collect();
+                (m.credentials.clone(), managers, join_bootstrap(&m)?)
+            }
+        };
+        let tls = Tls::new(credentials.clone())?;
+        let facts = Facts { listen_addr: listen, addr, managers };
+        let slot = Slot::default();
+        // The door stands before the control plane starts: its first peers answer at once.
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(door::serve(listener, tls.clone(), host.clone(), slot.clone(), stop.clone()));
+        if let Some(bootstrap) = bootstrap {
+            let started = start_controller(&identity, &tls, addr, bootstrap).await;
+            match started {
+                Ok(controller) => slot.set(Some(controller)),
+                Err(e) => {
+                    stop.cancel();
+                    let _ = std::fs::remove_dir_all(identity.path());
+                    return Err(e);
+                }
+            }
+        }
+        if let Err(e) = identity.save(&credentials, &facts) {
+            if let Some(controller) = slot.get() {
+                controller.shutdown().await;
+            }
+            stop.cancel();
+            return Err(e);
+        }
+        Self::run(host, tls, identity, facts, slot, stop, tasks, false).await
+    }
+
+    /// Takes up the membership on disk.
+    ///
+    /// # Errors
+    /// When it is there and cannot be used.
+    pub async fn resume(host: &Arc<Host>) -> anyhow::Result<Option<Arc<Self>>> {
+        let identity = IdentityDir::new(&host.config.data_dir);
+        let Some((credentials, mut facts)) = identity.load()? else {
+            // What a founding or joining that was cut short left: without a certificate it is nobody's.
+            if identity.controller().exists() {
+                let _ = std::fs::remove_dir_all(identity.path());
+            }
+            return Ok(None);
+        };
+        if let Ok(addr) = advertise_addr(host.config.advertise_addr.as_deref(), facts.listen_addr)
+            && addr != facts.addr
+        {
+            tracing::info!(old = %facts.addr, new = %addr, "this host's address has changed");
+            facts.addr = addr;
+        }
+        let tls = Tls::new(credentials)?;
+        let slot = Slot::default();
+        let listener = door::bind(facts.listen_addr).await?;
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(door::serve(listener, tls.clone(), host.clone(), slot.clone(), stop.clone()));
+        if tls.identity().role == CertRole::Manager && identity.controller().exists() {
+            let bootstrap = Bootstrap::Resume { managers: addresses(&facts.managers) };
+            let controller = start_controller(&identity, &tls, facts.addr, bootstrap).await?;
+            slot.set(Some(controller));
+        }
+        Self::run(host, tls, identity, facts, slot, stop, tasks, true).await.map(Some)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the parts of one value, each made in order")]
+    async fn run(host: &Arc<Host>, tls: Tls, identity: IdentityDir, facts: Facts, slot: Slot, stop: CancellationToken, mut tasks: JoinSet<()>, resumed: bool) -> anyhow::Result<Arc<Self>> {
+        let me = tls.identity().node_id;
+        let local: Arc<dyn Engine> = host.engine.clone();
+        let directory = Directory::new(me, host.config.hostname.clone(), tls.clone(), local);
+        let (inputs, inputs_rx) = mpsc::channel(INPUTS);
+        let runner = Runner::new(host.engine.clone(), inputs, overlay_mtu());
+        let ledger = LedgerFile::new(identity.path());
+        let saved = if resumed { ledger.load() } else { Ledger::default() };
+        let worker = recover(&runner, saved).await?;
+        let (events, events_rx) = mpsc::channel(EVENTS);
+        let (orders, orders_rx) = mpsc::channel(ORDERS);
+        let (describe_tx, description) = watch::channel(describe(&host.config, facts.addr));
+        let (facts, facts_rx) = watch::channel(facts);
+        let session = Session { tls: tls.clone(), facts: facts_rx, description, events, orders: orders_rx };
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! { () = session.run() => {}, () = stopped.cancelled() => {} }
+        });
+        let member = Arc::new(Self {
+            tls,
+            directory,
+            slot,
+            identity,
+            facts,
+            stop,
+            tasks: Mutex::new(None),
+            worker: Mutex::new(None),
+            runner: runner.clone(),
+        });
+        let known = Arc::new(worker.assignments().clone());
+        member.directory.update(&known);
+        if let Some(network) = &host.network {
+            network.assign(me, known).await;
+        }
+        tasks.spawn(keep_description(member.clone(), host.clone(), describe_tx));
+        tasks.spawn(keep_certificate(member.clone(), host.clone()));
+        let keeper = Keeper { host: host.clone(), member: member.clone(), worker, runner, ledger, orders, sequence: 0, sent: BTreeMap::new() };
+        let handle = tokio::spawn(keeper.run(inputs_rx, events_rx));
+        *member.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
+        *member.worker.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+        Ok(member)
+    }
+
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    pub fn controller(&self) -> Option<Controller> {
+        self.slot.get()
+    }
+
+    pub fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
+    /// Only managers pass calls on: a worker's certificate opens no other node's door.
+    ///
+    /// # Errors
+    /// `Unavailable` on a worker, with the managers' addresses.
+    pub fn may_ask_others(&self) -> Result<(), Error> {
+        if self.tls.identity().role == CertRole::Manager {
+            return Ok(());
+        }
+        let managers: Vec<_> = self.facts.borrow().managers.iter().map(|(_, a)| a.clone()).collect();
+        Err(Error::unavailable(format!("this node is a worker: calls for other nodes are taken by managers, at {}", managers.join(", "))))
+    }
+
+    pub async fn membership(&self) -> muster_calls::Result<muster_calls::Membership> {
+        use muster_calls::Cluster as _;
+        if let Some(controller) = self.controller() {
+            return controller.local_face().membership().await;
+        }
+        let identity = self.tls.identity();
+        let facts = self.facts.borrow().clone();
+        let managers = addresses(&facts.managers);
+        Ok(muster_calls::Membership {
+            member: Some(muster_calls::Member {
+                cluster: identity.cluster_id,
+                node: identity.node_id,
+                role: if identity.role == CertRole::Manager { Role::Manager } else { Role::Worker },
+                addr: facts.addr,
+                managers,
+                control_available: false,
+                nodes: 0,
+                manager_count: 0,
+                error: String::new(),
+            }),
+        })
+    }
+
+    /// Ends the membership's tasks. Containers go on.
+    pub async fn shutdown(&self) {
+        let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(controller) = self.slot.get() {
+            controller.shutdown().await;
+            self.slot.set(None);
+        }
+        self.stop.cancel();
+        if let Some(worker) = worker {
+            worker.abort();
+            let _ = worker.await;
+        }
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut tasks) = tasks {
+            tasks.shutdown().await;
+        }
+    }
+
+    /// Ends it for good: tells the cluster if it can, ends the tasks' containers, removes what is on disk.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub async fn leave(&self, force: bool) -> anyhow::Result<()> {
+        use muster_calls::Cluster as _;
+        if let Some(controller) = self.controller() {
+            // The last manager has nobody to tell; the others find out by its silence.
+            if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(5), controller.local_face().leave(force)).await {
+                tracing::warn!(%error, "the cluster was not told that this node leaves");
+            }
+        }
+        self.shutdown().await;
+        self.remove_tasks().await;
+        self.identity.remove()
+    }
+
+    async fn remove_tasks(&self) {
+        match self.runner.survey().await {
+            Ok(found) => {
+                for (container, _) in found.into_values() {
+                    self.runner.discard_stray(container);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the containers of tasks could not be listed"),
+        }
+    }
+
+    /// Gets a new certificate; the role in it may be another.
+    async fn renew(&self, host: &Host) -> anyhow::Result<()> {
+        let facts = self.facts.borrow().clone();
+        let managers: Vec<SocketAddr> = addresses(&facts.managers).into_iter().map(|(_, a)| a).collect();
+        let membership = match muster_controller::renew(&self.tls, &managers, &describe(&host.config, facts.addr)).await {
+            Ok(m) => m,
+            Err(e) => match self.controller() {
+                Some(controller) => {
+                    let credentials = controller.renew_own_certificate().with_context(|| format!("no manager renews the certificate ({e})"))?;
+                    return self.identity.save_credentials(&credentials);
+                }
+                None => return Err(e.into()),
+            },
+        };
+        self.identity.save_credentials(&membership.credentials)?;
+        self.tls.install(membership.credentials.clone())?;
+        match (membership.role, self.controller()) {
+            (CertRole::Manager, None) => {
+                let bootstrap = join_bootstrap(&membership)?.context("a manager's certificate without its key")?;
+                let controller = start_controller(&self.identity, &self.tls, facts.addr, bootstrap).await?;
+                self.slot.set(Some(controller));
+                tracing::info!("this node is a manager now");
+            }
+            (CertRole::Worker, Some(controller)) => {
+                self.slot.set(None);
+                controller.shutdown().await;
+                std::fs::remove_dir_all(self.identity.controller()).context("remove the control plane's data")?;
+                tracing::info!("this node is a worker now");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn took_managers(&self, managers: Vec<(NodeId, String)>) {
+        if managers.is_empty() || self.facts.borrow().managers == managers {
+            return;
+        }
+        self.facts.send_modify(|f| f.managers = managers);
+        let facts = self.facts.borrow().clone();
+        if let Err(error) = self.identity.save_facts(&facts) {
+            tracing::warn!(error = format!("{error:#}"), "the managers' addresses could not be saved");
+        }
+    }
+}
+
+/// What a manager starts its control plane with; `None` for a worker. What an earlier seat left is removed: its log is not
+/// the one that the leader sends.
+fn join_bootstrap(m: &Membership) -> anyhow::Result<Option<Bootstrap>> {
+    match (m.role, &m.seal_key) {
+        (CertRole::Manager, Some(key)) => Ok(Some(Bootstrap::Join { managers: m.managers.clone(), seal_key: key.clone() })),
+        (CertRole::Manager, None) => anyhow::bail!("the cluster gave a manager's certificate without the managers' key"),
+        _ => Ok(None),
+    }
+}
+
+async fn start_controller(identity: &IdentityDir, tls: &Tls, addr: SocketAddr, bootstrap: Bootstrap) -> anyhow::Result<Controller> {
+    let who = tls.identity();
+    if !matches!(bootstrap, Bootstrap::Resume { .. }) {
+        match std::fs::remove_dir_all(identity.controller()) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).context("remove an earlier control plane's data"),
+            _ => {}
+        }
+    }
+    std::fs::create_dir_all(identity.path()).with_context(|| format!("create {}", identity.path().display()))?;
+    let config = ControllerConfig {
+        data_dir: identity.controller(),
+        node_id: who.node_id,
+        cluster_id: who.cluster_id,
+        addr,
+        tls: tls.clone(),
+        timing: Timing::default(),
+        storage: Storage::default(),
+    };
+    Controller::start(config, bootstrap).await.context("control plane")
+}
+
+fn addresses(managers: &[(NodeId, String)]) -> Vec<(NodeId, SocketAddr)> {
+    managers.iter().filter_map(|(id, a)| Some((*id, a.parse().ok()?))).collect()
+}
+
+/// What fits into a tunnel over this host's uplink.
+pub fn overlay_mtu() -> u16 {
+    crate::uplink::mtu().saturating_sub(50)
+}
+
+async fn recover(runner: &Runner, ledger: Ledger) -> anyhow::Result<Worker> {
+    let found = runner.survey().await.map_err(|e| anyhow::anyhow!("list the tasks' containers: {e}"))?;
+    let look = |id: TaskId| found.get(&id).map_or(Container::Missing, |(_, c)| c.clone());
+    Ok(Worker::recover(now(), ledger, look))
+}
+
+async fn keep_description(member: Arc<Member>, host: Arc<Host>, tx: watch::Sender<NodeDescription>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(DESCRIBE_EVERY) => {}
+            () = member.stop.cancelled() => return,
+        }
+        let addr = member.facts.borrow().addr;
+        let next = describe(&host.config, addr);
+        tx.send_if_modified(|d| {
+            let changed = *d != next;
+            *d = next;
+            changed
+        });
+    }
+}
+
+async fn keep_certificate(member: Arc<Member>, host: Arc<Host>) {
+    loop {
+        let due = member.tls.leaf().renew_at(rand::rng().random());
+        // Never in a tight loop, and soon again after a clock was set.
+        let wait = due.since(now()).clamp(Duration::from_secs(1), Duration::from_secs(3600));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = member.stop.cancelled() => return,
+        }
+        if now() < due {
+            continue;
+        }
+        if let Err(error) = member.renew(&host).await {
+            tracing::warn!(error = format!("{error:#}"), "the certificate could not be renewed; trying again");
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    }
+}
+
+/// Owns the worker.
+struct Keeper {
+    host: Arc<Host>,
+    member: Arc<Member>,
+    worker: Worker,
+    runner: Runner,
+    ledger: LedgerFile,
+    orders: mpsc::Sender<Order>,
+    sequence: u64,
+    /// Reports that the leader has not taken yet.
+    sent: BTreeMap<u64, Vec<muster_model::assignment::TaskReport>>,
+}
+
+impl Keeper {
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut events: mpsc::Receiver<Event>) {
+        let mut effects = Vec::new();
+        self.worker.resume(now(), &mut effects);
+        let running: Vec<Arc<Task>> = self.worker.tasks().filter(|(_, _, p)| matches!(p, Phase::Running)).map(|(t, ..)| t.clone()).collect();
+        running.into_iter().for_each(|t| self.runner.watch(t));
+        self.perform(effects).await;
+        loop {
+            let input = tokio::select! {
+                input = inputs.recv() => input,
+                event = events.recv() => match event {
+                    None => return,
+                    Some(event) => self.on_event(event).await,
+                },
+            };
+            let Some(input) = input else { continue };
+            let whole = matches!(input, Input::Update(muster_model::assignment::AssignmentUpdate::Whole(_)));
+            let mut effects = Vec::new();
+            self.worker.handle(now(), input, &mut effects);
+            self.perform(effects).await;
+            if whole {
+                self.discard_strays().await;
+            }
+        }
+    }
+
+    async fn on_event(&mut self, event: Event) -> Option<Input> {
+        match event {
+            Event::Opened => {
+                self.sent.clear();
+                Some(Input::SessionOpened)
+            }
+            Event::Closed => Some(Input::SessionClosed),
+            Event::Update(update) => Some(Input::Update(update)),
+            Event::Taken(sequence) => self.sent.remove(&sequence).map(Input::Reported),
+            Event::Managers { managers, role } => {
+                self.member.took_managers(managers);
+                if !role.is_empty() && role != self.member.tls.identity().role.as_str() {
+                    let (member, host) = (self.member.clone(), self.host.clone());
+                    tokio::spawn(async move {
+                        if let Err(error) = member.renew(&host).await {
+                            tracing::warn!(error = format!("{error:#}"), "this node could not take up its new role yet");
+                        }
+                    });
+                }
+                None
+            }
+            Event::Removed => {
+                tracing::warn!("this node was removed from the cluster: it leaves");
+                let (member, host) = (self.member.clone(), self.host.clone());
+                tokio::spawn(async move {
+                    host.dismissed(&member);
+                    if let Err(error) = member.leave(true).await {
+                        tracing::error!(error = format!("{error:#}"), "leaving the cluster left something behind");
+                    }
+                });
+                None
+            }
+        }
+    }
+
+    async fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Prepare(task) => self.runner.prepare(task, self.worker.assignments().clone()),
+                Effect::Start(id) => self.with(id, Runner::start),
+                Effect::Stop(id) => self.with(id, Runner::stop),
+                Effect::Cancel(id) => self.runner.cancel(id),
+                Effect::Remove(id) => self.with(id, Runner::remove),
+                Effect::Report(reports) => {
+                    self.sequence += 1;
+                    self.sent.insert(self.sequence, reports.clone());
+                    // A session that does not take them has ended or will be; the next one is told everything.
+                    let _ = self.orders.try_send(Order::Report { sequence: self.sequence, reports });
+                }
+                Effect::NeedWhole => {
+                    let _ = self.orders.try_send(Order::NeedWhole);
+                }
+                Effect::Save => self.save().await,
+                Effect::ViewChanged => self.view_changed().await,
+            }
+        }
+    }
+
+    fn with(&self, id: TaskId, act: impl Fn(&Runner, Arc<Task>)) {
+        if let Some((task, ..)) = self.worker.tasks().find(|(t, ..)| t.id == id) {
+            act(&self.runner, task.clone());
+        }
+    }
+
+    async fn save(&self) {
+        let (ledger, file) = (self.worker.ledger(), self.ledger.clone());
+        let saved = tokio::task::spawn_blocking(move || file.save(&ledger)).await;
+        if let Ok(Err(error)) = saved {
+            // The containers are the truth and the leader knows the rest: going on is better than stopping.
+            tracing::error!(error = format!("{error:#}"), "the agent's ledger could not be written");
+        }
+    }
+
+    async fn view_changed(&self) {
+        let set: Arc<AssignmentSet> = Arc::new(self.worker.assignments().clone());
+        self.member.directory.update(&set);
+        if let Some(network) = &self.host.network {
+            network.assign(self.member.directory.me(), set).await;
+        }
+    }
+
+    /// Containers of tasks that neither the leader nor the ledger knows.
+    async fn discard_strays(&self) {
+        let known: BTreeSet<TaskId> = self.worker.tasks().map(|(t, ..)| t.id).collect();
+        match self.runner.survey().await {
+            Ok(found) => {
+                for (id, (container, _)) in found {
+                    if !known.contains(&id) {
+                        self.runner.discard_stray(container);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the containers of tasks could not be listed"),
+        }
+    }
+}

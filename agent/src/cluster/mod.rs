@@ -1,0 +1,15 @@
+//! Being a member of a cluster: identity, the session to the leader, and the tasks that come down it.
+
+mod describe;
+mod host;
+mod identity;
+mod ledger;
+mod logs;
+mod member;
+mod runner;
+mod session;
+mod spec;
+
+pub use describe::{advertise_addr, describe};
+pub use host::HostCluster;
+pub use member::{Member, Origin};

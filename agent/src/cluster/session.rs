@@ -1,0 +1,225 @@
+//! The agent's session to the leader: found, kept, found again.
+//!
+//! One task owns the stream. It tells the worker's task what arrives and sends what that wants sent; it decides nothing.
+
+use super::identity::Facts;
+use muster_model::{NodeId, Timestamp, assignment::{AssignmentUpdate, TaskReport}, cluster::NodeDescription};
+use muster_mtls::{Expect, Tls};
+use muster_proto::{LEADER_KEY, v1};
+use rand::Rng as _;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+/// Messages that may wait on their way to the leader: a full one means it does not read, and the session is given up.
+const OUTBOX: usize = 64;
+/// Between attempts, doubling: the first manager that answers is wanted soon, a restarted cluster must not be stormed.
+const BACKOFF: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(2);
+/// A leader that says nothing at all for so long is gone. Heartbeats are answered by HTTP/2, so this only bounds `Session`.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a session tells.
+#[derive(Debug)]
+pub enum Event {
+    Opened,
+    Closed,
+    Update(AssignmentUpdate),
+    Taken(u64),
+    Managers { managers: Vec<(NodeId, String)>, role: String },
+    /// The cluster does not know this node any more.
+    Removed,
+}
+
+/// What is sent up a session.
+#[derive(Debug)]
+pub enum Order {
+    Report { sequence: u64, reports: Vec<TaskReport> },
+    NeedWhole,
+}
+
+/// Everything a session needs to know.
+pub struct Session {
+    pub tls: Tls,
+    pub facts: watch::Receiver<Facts>,
+    pub description: watch::Receiver<NodeDescription>,
+    pub events: mpsc::Sender<Event>,
+    pub orders: mpsc::Receiver<Order>,
+}
+
+enum End {
+    /// Try another manager, or this one again.
+    Retry,
+    /// This one is the leader.
+    Redirect(String),
+    Removed,
+    /// The worker's task has ended.
+    Stop,
+}
+
+impl Session {
+    /// Runs until the node is removed from the cluster or nobody listens to `events`.
+    pub async fn run(mut self) {
+        let mut backoff = BACKOFF.start;
+        let mut turn = rand::rng().random_range(0..16);
+        let mut redirect: Option<String> = None;
+        loop {
+            let managers = self.facts.borrow().managers.clone();
+            let next = redirect.take().or_else(|| managers.get(turn % managers.len().max(1)).map(|(_, a)| a.clone()));
+            let Some(addr) = next else {
+                tokio::time::sleep(BACKOFF.end).await;
+                continue;
+            };
+            let mut opened = false;
+            let end = self.once(&addr, &mut opened).await;
+            if opened {
+                backoff = BACKOFF.start;
+                if self.events.send(Event::Closed).await.is_err() {
+                    return;
+                }
+            }
+            match end {
+                End::Stop => return,
+                End::Removed => {
+                    let _ = self.events.send(Event::Removed).await;
+                    return;
+                }
+                End::Redirect(leader) if leader != addr => redirect = Some(leader),
+                End::Redirect(_) | End::Retry => {
+                    turn += 1;
+                    let jitter = backoff.mul_f64(rand::rng().random_range(0.5..1.0));
+                    tokio::time::sleep(jitter).await;
+                    backoff = (backoff * 2).min(BACKOFF.end);
+                }
+            }
+        }
+    }
+
+    async fn once(&mut self, addr: &str, opened: &mut bool) -> End {
+        let channel = match tokio::time::timeout(OPEN_TIMEOUT, self.tls.channel(addr, Expect::Manager)).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(error)) => {
+                tracing::debug!(%addr, %error, "a manager cannot be reached");
+                return End::Retry;
+            }
+            Err(_) => return End::Retry,
+        };
+        let (tx, rx) = mpsc::channel(OUTBOX);
+        let hello = hello(&self.description.borrow_and_update().clone());
+        if tx.try_send(hello).is_err() {
+            return End::Retry;
+        }
+        let mut client = v1::dispatch_client::DispatchClient::new(channel)
+            .max_decoding_message_size(muster_proto::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(muster_proto::MAX_MESSAGE_BYTES);
+        let stream = match tokio::time::timeout(OPEN_TIMEOUT, client.session(ReceiverStream::new(rx))).await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return refused(addr, &status),
+            Err(_) => return End::Retry,
+        };
+        tracing::info!(%addr, "session to the leader opened");
+        self.carry(stream, tx, opened).await
+    }
+
+    async fn carry(&mut self, mut stream: tonic::Streaming<v1::ManagerMessage>, tx: mpsc::Sender<v1::AgentMessage>, opened: &mut bool) -> End {
+        let mut heartbeat = tokio::time::interval(Duration::from_secs(1));
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let message = tokio::select! {
+                message = stream.message() => message,
+                _ = heartbeat.tick() => {
+                    if tx.try_send(agent(v1::agent_message::Of::Heartbeat(v1::Heartbeat {}))).is_err() {
+                        return End::Retry;
+                    }
+                    continue;
+                }
+                changed = self.description.changed() => {
+                    if changed.is_err() {
+                        return End::Stop;
+                    }
+                    let description = self.description.borrow_and_update().clone();
+                    if tx.try_send(hello(&description)).is_err() {
+                        return End::Retry;
+                    }
+                    continue;
+                }
+                order = self.orders.recv() => {
+                    let Some(order) = order else { return End::Stop };
+                    if tx.try_send(message_of(order)).is_err() {
+                        return End::Retry;
+                    }
+                    continue;
+                }
+            };
+            let of = match message {
+                Ok(Some(m)) => m.of,
+                Ok(None) => return End::Retry,
+                Err(status) => return refused("the leader", &status),
+            };
+            let event = match of {
+                Some(v1::manager_message::Of::Welcome(w)) => {
+                    *opened = true;
+                    heartbeat = tokio::time::interval(Duration::from_millis(w.heartbeat_period_ms.clamp(100, 60_000)));
+                    heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                    // Orders of an earlier session: the worker says everything again.
+                    while self.orders.try_recv().is_ok() {}
+                    Event::Opened
+                }
+                Some(v1::manager_message::Of::Assignments(a)) => match rmp_serde::from_slice(&a.update) {
+                    Ok(update) => Event::Update(update),
+                    Err(error) => {
+                        tracing::error!(%error, "assignments that cannot be read");
+                        return End::Retry;
+                    }
+                },
+                Some(v1::manager_message::Of::Managers(m)) => Event::Managers { managers: managers(m.managers), role: m.role },
+                Some(v1::manager_message::Of::ReportsTaken(t)) => Event::Taken(t.sequence),
+                None => continue,
+            };
+            if self.events.send(event).await.is_err() {
+                return End::Stop;
+            }
+        }
+    }
+}
+
+/// What a refusal means. A node that is no member any more is told so by PERMISSION_DENIED.
+fn refused(addr: &str, status: &Status) -> End {
+    if let Some(leader) = status.metadata().get(LEADER_KEY).and_then(|v| v.to_str().ok()).filter(|l| !l.is_empty()) {
+        return End::Redirect(leader.to_owned());
+    }
+    tracing::debug!(%addr, code = ?status.code(), why = status.message(), "session ended");
+    match status.code() {
+        tonic::Code::NotFound => End::Removed,
+        _ => End::Retry,
+    }
+}
+
+pub fn managers(list: Vec<v1::ManagerAddress>) -> Vec<(NodeId, String)> {
+    list.into_iter().filter_map(|m| Some((m.node_id.parse().ok()?, m.address))).collect()
+}
+
+fn agent(of: v1::agent_message::Of) -> v1::AgentMessage {
+    v1::AgentMessage { of: Some(of) }
+}
+
+fn hello(description: &NodeDescription) -> v1::AgentMessage {
+    let description = serde_json::to_vec(description).expect("a description is plain data").into();
+    agent(v1::agent_message::Of::Hello(v1::Hello { description }))
+}
+
+fn message_of(order: Order) -> v1::AgentMessage {
+    agent(match order {
+        Order::Report { sequence, reports } => {
+            let reports = rmp_serde::to_vec_named(&reports).expect("reports are plain data").into();
+            v1::agent_message::Of::Reports(v1::Reports { reports, sequence })
+        }
+        Order::NeedWhole => v1::agent_message::Of::NeedWhole(v1::NeedWhole {}),
+    })
+}
+
+/// The clock of the shell.
+pub fn now() -> Timestamp {
+    muster_mtls::now()
+}
+

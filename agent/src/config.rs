@@ -1,0 +1,296 @@
+//! What `musterd` is told: file, then environment, then flags; the later wins. Unknown keys are refused, every path and
+//! address that the daemon touches comes from here, and the whole is checked before the first socket opens.
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use muster_model::net::Subnet;
+use serde::Deserialize;
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+/// One Muster host: runs containers, joins a cluster when told to, and may be one of its managers.
+///
+/// Every flag may also stand in the file (`data-dir = "..."`) or the environment (`MUSTER_DATA_DIR=...`).
+#[derive(Clone, Debug, Default, Parser, Deserialize)]
+#[command(name = "musterd", version, after_help = EXAMPLES)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct Given {
+    /// Configuration file, TOML. Read if it exists; named here, it must.
+    #[arg(long, env = "MUSTER_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// What survives a reboot: images, containers, volumes, the cluster's state.
+    #[arg(long, env = "MUSTER_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// What does not: sockets, namespaces.
+    #[arg(long, env = "MUSTER_RUN_DIR", value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Docker Engine API of this host, e.g. unix:///run/muster/docker.sock.
+    #[arg(long, env = "MUSTER_DOCKER_HOST", value_name = "unix://PATH")]
+    docker_host: Option<String>,
+    /// Docker Engine API of the whole cluster, on this host.
+    #[arg(long, env = "MUSTER_DOCKER_CLUSTER_HOST", value_name = "unix://PATH")]
+    docker_cluster_host: Option<String>,
+    /// Group that may use the sockets. Default: docker if there is one, else root.
+    #[arg(long, env = "MUSTER_SOCKET_GROUP", value_name = "NAME")]
+    socket_group: Option<String>,
+    /// Name of this host in the cluster. Default: the kernel's.
+    #[arg(long, env = "MUSTER_HOSTNAME", value_name = "NAME")]
+    hostname: Option<String>,
+    /// Keeps several daemons on one kernel apart: 1 to 16 of a-z, 0-9 and '-'.
+    #[arg(long, env = "MUSTER_INSTANCE", value_name = "NAME")]
+    instance: Option<String>,
+    /// Where the other nodes' calls arrive, once this host is a member. Default: 0.0.0.0:2377.
+    #[arg(long, env = "MUSTER_LISTEN_ADDR", value_name = "IP:PORT")]
+    listen_addr: Option<String>,
+    /// Address that the other nodes reach this one at. Default: the one of the default route.
+    #[arg(long, env = "MUSTER_ADVERTISE_ADDR", value_name = "IP[:PORT]")]
+    advertise_addr: Option<String>,
+    /// Parent of the containers' cgroups. Default: /muster/INSTANCE.
+    #[arg(long, env = "MUSTER_CGROUP_PARENT", value_name = "PATH")]
+    cgroup_parent: Option<String>,
+    /// Where the data plane is pinned: a directory below a bpf mount. Default: /sys/fs/bpf/muster-INSTANCE.
+    #[arg(long, env = "MUSTER_BPFFS_DIR", value_name = "DIR")]
+    bpffs_dir: Option<PathBuf>,
+    /// `ebpf`, or `none`: containers have their loopback only.
+    #[arg(long, env = "MUSTER_NETWORK", value_name = "KIND")]
+    network: Option<String>,
+    /// Interfaces that lead to other hosts and clients, comma separated. Default: found by their routes.
+    #[arg(long, env = "MUSTER_UPLINK", value_name = "NAMES", value_delimiter = ',')]
+    uplink: Option<Vec<String>>,
+    /// UDP port of the tunnel between hosts.
+    #[arg(long, env = "MUSTER_VXLAN_PORT", value_name = "PORT")]
+    vxlan_port: Option<u16>,
+    /// Subnet of the default bridge network. Default: the first free one of the pools.
+    #[arg(long, env = "MUSTER_BRIDGE_SUBNET", value_name = "SUBNET")]
+    bridge_subnet: Option<Subnet>,
+    /// OCI runtime binary: a path or a name in PATH.
+    #[arg(long, env = "MUSTER_RUNTIME", value_name = "FILE")]
+    runtime: Option<PathBuf>,
+    /// The muster-shim binary. Default: beside musterd, else in PATH.
+    #[arg(long, env = "MUSTER_SHIM", value_name = "FILE")]
+    shim: Option<PathBuf>,
+    /// Registries that may speak plain HTTP or show unknown certificates: host[:port] or a range. Loopback always may.
+    #[arg(long, env = "MUSTER_INSECURE_REGISTRIES", value_name = "NAMES", value_delimiter = ',')]
+    insecure_registries: Option<Vec<String>>,
+    /// Tried before docker.io: host[:port] or URL, comma separated.
+    #[arg(long, env = "MUSTER_REGISTRY_MIRRORS", value_name = "NAMES", value_delimiter = ',')]
+    registry_mirrors: Option<Vec<String>>,
+    /// Name servers asked for what is no name of ours. Default: those of /etc/resolv.conf.
+    #[arg(long, env = "MUSTER_DNS", value_name = "IPS", value_delimiter = ',')]
+    dns: Option<Vec<Ipv4Addr>>,
+    /// `key=value` shown by `info` and usable in placement constraints as engine.labels.KEY.
+    #[arg(long, env = "MUSTER_LABELS", value_name = "LABELS", value_delimiter = ',')]
+    labels: Option<Vec<String>>,
+    /// What goes to stderr, e.g. info or warn,muster_engine=debug.
+    #[arg(long, env = "MUSTER_LOG", value_name = "DIRECTIVES")]
+    log: Option<String>,
+    /// OTLP over gRPC, e.g. http://127.0.0.1:4317. Nothing is exported without it.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
+}
+
+const EXAMPLES: &str = "Examples:
+  musterd                                            one host with the default folders
+  musterd --data-dir D --run-dir R --docker-host unix://R/docker.sock
+  muster init; muster join-token worker              make it a cluster, from another terminal";
+
+const DEFAULT_FILE: &str = "/etc/muster/musterd.toml";
+
+/// The checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub run_dir: PathBuf,
+    pub docker_socket: PathBuf,
+    pub docker_cluster_socket: PathBuf,
+    pub api_socket: PathBuf,
+    pub socket_group: Option<String>,
+    pub hostname: String,
+    pub instance: String,
+    pub listen_addr: SocketAddr,
+    pub advertise_addr: Option<String>,
+    pub cgroup_parent: String,
+    pub bpffs_dir: PathBuf,
+    pub ebpf: bool,
+    pub uplink: Vec<String>,
+    pub vxlan_port: u16,
+    pub bridge_subnet: Option<Subnet>,
+    pub runtime: PathBuf,
+    pub shim: PathBuf,
+    pub insecure_registries: Vec<String>,
+    pub registry_mirrors: Vec<String>,
+    pub dns: Vec<Ipv4Addr>,
+    pub labels: BTreeMap<String, String>,
+    pub log: String,
+    pub otlp_endpoint: Option<String>,
+}
+
+/// `self.field` where it is set, else `other.field`, for each field.
+macro_rules! over {
+    ($top:ident over $base:ident: $($field:ident)*) => {
+        Given { $($field: $top.$field.or($base.$field)),* }
+    };
+}
+
+impl Config {
+    /// Reads flags, environment and file; prints help and ends where that is what was asked.
+    ///
+    /// # Errors
+    /// Names the file, the field and what would be accepted.
+    pub fn load() -> anyhow::Result<Self> {
+        let top = Given::parse();
+        let file = read_file(top.config.as_deref())?;
+        Self::check(merge(top, file))
+    }
+
+    fn check(g: Given) -> anyhow::Result<Self> {
+        let instance = g.instance.unwrap_or_else(|| "main".to_owned());
+        let ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if instance.is_empty() || instance.len() > 16 || !instance.chars().all(ok) {
+            bail!("instance: {instance:?}: expected 1 to 16 characters of a-z, 0-9 and '-'");
+        }
+        let run_dir = absolute("run-dir", g.run_dir.unwrap_or_else(|| "/run/muster".into()))?;
+        let hostname = match g.hostname {
+            Some(h) => h,
+            None => nix::unistd::gethostname().context("hostname: the kernel does not say one")?.to_string_lossy().into_owned(),
+        };
+        muster_model::spec::check_name("hostname", &hostname, 63)?;
+        let listen_addr = g.listen_addr.unwrap_or_else(|| "0.0.0.0:2377".to_owned());
+        let network = g.network.unwrap_or_else(|| "ebpf".to_owned());
+        if !["ebpf", "none"].contains(&network.as_str()) {
+            bail!("network: {network:?}: expected ebpf or none");
+        }
+        let cgroup_parent = g.cgroup_parent.unwrap_or_else(|| format!("/muster/{instance}"));
+        if !cgroup_parent.starts_with('/') || cgroup_parent.len() < 2 || cgroup_parent.contains("..") {
+            bail!("cgroup-parent: {cgroup_parent:?}: expected an absolute path below the root of the hierarchies");
+        }
+        Ok(Self {
+            data_dir: absolute("data-dir", g.data_dir.unwrap_or_else(|| "/var/lib/muster".into()))?,
+            docker_socket: socket("docker-host", g.docker_host, run_dir.join("docker.sock"))?,
+            docker_cluster_socket: socket("docker-cluster-host", g.docker_cluster_host, run_dir.join("docker-cluster.sock"))?,
+            api_socket: run_dir.join("muster.sock"),
+            socket_group: g.socket_group,
+            hostname,
+            listen_addr: listen_addr.parse().with_context(|| format!("listen-addr: {listen_addr:?}: expected IP:PORT"))?,
+            advertise_addr: g.advertise_addr,
+            cgroup_parent,
+            bpffs_dir: absolute("bpffs-dir", g.bpffs_dir.unwrap_or_else(|| format!("/sys/fs/bpf/muster-{instance}").into()))?,
+            ebpf: network == "ebpf",
+            uplink: g.uplink.unwrap_or_default(),
+            vxlan_port: g.vxlan_port.unwrap_or(4789),
+            bridge_subnet: g.bridge_subnet,
+            runtime: g.runtime.unwrap_or_else(|| "runc".into()),
+            shim: shim(g.shim)?,
+            insecure_registries: g.insecure_registries.unwrap_or_default(),
+            registry_mirrors: g.registry_mirrors.unwrap_or_default(),
+            dns: g.dns.unwrap_or_default(),
+            labels: labels(g.labels.unwrap_or_default())?,
+            log: g.log.unwrap_or_else(|| "info".to_owned()),
+            otlp_endpoint: g.otlp_endpoint,
+            instance,
+            run_dir,
+        })
+    }
+}
+
+fn merge(top: Given, base: Given) -> Given {
+    over!(top over base: config data_dir run_dir docker_host docker_cluster_host socket_group hostname instance listen_addr
+        advertise_addr cgroup_parent bpffs_dir network uplink vxlan_port bridge_subnet runtime shim insecure_registries
+        registry_mirrors dns labels log otlp_endpoint)
+}
+
+fn read_file(named: Option<&Path>) -> anyhow::Result<Given> {
+    let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+    match std::fs::read_to_string(path) {
+        Ok(text) => toml::from_str(&text).with_context(|| format!("configuration file {}", path.display())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => Ok(Given::default()),
+        Err(e) => Err(e).with_context(|| format!("configuration file {}", path.display())),
+    }
+}
+
+fn absolute(field: &str, path: PathBuf) -> anyhow::Result<PathBuf> {
+    std::path::absolute(&path).with_context(|| format!("{field}: {path:?}"))
+}
+
+fn socket(field: &str, given: Option<String>, default: PathBuf) -> anyhow::Result<PathBuf> {
+    let path = match given {
+        None => default,
+        Some(url) => match url.strip_prefix("unix://") {
+            Some(path) if path.starts_with('/') => PathBuf::from(path),
+            _ => bail!("{field}: {url:?}: expected unix:// and an absolute path"),
+        },
+    };
+    // sockaddr_un holds 108 bytes with the final zero (unix(7)).
+    if path.as_os_str().len() > 107 {
+        bail!("{field}: {}: a socket's path has at most 107 bytes", path.display());
+    }
+    Ok(path)
+}
+
+fn shim(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    if let Some(path) = given {
+        return absolute("shim", path);
+    }
+    let beside = std::env::current_exe().context("the path of this program")?.with_file_name("muster-shim");
+    let in_path = || {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path).map(|d| d.join("muster-shim")).find(|f| f.is_file())
+    };
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    in_path().with_context(|| format!("shim: there is no {} and no muster-shim in PATH", beside.display()))
+}
+
+fn labels(given: Vec<String>) -> anyhow::Result<BTreeMap<String, String>> {
+    given
+        .into_iter()
+        .map(|l| match l.split_once('=') {
+            Some((k, v)) if !k.is_empty() => Ok((k.to_owned(), v.to_owned())),
+            _ => bail!("labels: {l:?}: expected key=value"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given() -> Given {
+        Given { shim: Some("/bin/true".into()), hostname: Some("h1".into()), ..Given::default() }
+    }
+
+    #[test]
+    fn an_unknown_key_in_the_file_is_refused_by_its_name() {
+        let e = toml::from_str::<Given>("data-dri = \"/x\"").expect_err("refused");
+        assert!(e.to_string().contains("data-dri"), "{e}");
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file: Given = toml::from_str("data-dir = \"/file\"\nrun-dir = \"/file\"").expect("valid");
+        let config = Config::check(merge(Given { data_dir: Some("/flag".into()), ..given() }, file)).expect("valid");
+        assert_eq!((config.data_dir, config.run_dir), ("/flag".into(), "/file".into()));
+    }
+
+    #[test]
+    fn bad_values_are_refused_by_field() {
+        let cases = [
+            (Given { instance: Some("Ü".into()), ..given() }, "instance"),
+            (Given { docker_host: Some("tcp://0.0.0.0:2375".into()), ..given() }, "docker-host"),
+            (Given { listen_addr: Some("here".into()), ..given() }, "listen-addr"),
+            (Given { network: Some("bridge".into()), ..given() }, "network"),
+            (Given { hostname: Some("-".into()), ..given() }, "hostname"),
+            (Given { labels: Some(vec!["x".into()]), ..given() }, "labels"),
+            (Given { cgroup_parent: Some("x".into()), ..given() }, "cgroup-parent"),
+        ];
+        for (given, field) in cases {
+            let e = Config::check(given).expect_err(field);
+            assert!(e.to_string().contains(field), "{field}: {e}");
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The engine's network: sandboxes and assignments in, kernel and name server out.
+//!
+//! One thread owns the kernel's state. What arrives while it works joins its next round, so that ten containers that start
+//! together cost one pass; every caller hears how its own container fared.
+
+use crate::dns::{Resolver, SharedNames};
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use muster_agent_core::view;
+use muster_ebpf_net::{DataPlane, DnsPorts, Surroundings};
+use muster_engine::net::{Network, NetworkError, Sandbox};
+use muster_model::{NodeId, assignment::AssignmentSet, net::Scope, view::{Names, NodeView, PublishedKey}};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// Requests that may wait for the kernel thread: one per container that starts or stops at once.
+const INBOX: usize = 1024;
+
+/// A handle to the data plane of this host. Cloning shares it.
+#[derive(Clone)]
+pub struct HostNetwork {
+    tx: mpsc::Sender<Request>,
+    names: SharedNames,
+    resolvers: Arc<Mutex<BTreeMap<String, Resolver>>>,
+    upstream: Vec<IpAddr>,
+}
+
+enum Request {
+    Attach(Sandbox, Option<DnsPorts>, oneshot::Sender<Result<(), NetworkError>>),
+    Detach(String, oneshot::Sender<Result<(), NetworkError>>),
+    Assign(NodeId, Arc<AssignmentSet>),
+    /// Everything that ran before the daemon did is known again.
+    Release(oneshot::Sender<()>),
+    Counters(oneshot::Sender<Vec<(String, u64)>>),
+    Close { remove: bool, done: oneshot::Sender<()> },
+}
+
+impl HostNetwork {
+    /// Starts the thread. The kernel is not touched before the first container or assignment, so that containers which
+    /// outlived the last daemon keep their network until they are attached again.
+    ///
+    /// # Errors
+    /// When the kernel lacks what the data plane needs.
+    pub fn start(config: muster_ebpf_net::Config, underlay_mtu: u16, upstream: Vec<IpAddr>) -> anyhow::Result<Self> {
+        let plane = DataPlane::open(config).context("data plane")?;
+        let names = SharedNames::new(ArcSwap::from_pointee(Names::new()));
+        let (tx, rx) = mpsc::channel(INBOX);
+        let keeper = Keeper {
+            plane,
+            names: names.clone(),
+            sandboxes: BTreeMap::new(),
+            me: NodeId::default(),
+            set: Arc::default(),
+            // VXLAN over IPv4 takes 50 bytes: outer IP 20, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348, section 5).
+            overlay_mtu: underlay_mtu.saturating_sub(50),
+            last: None,
+            holding: true,
+        };
+        std::thread::Builder::new().name("data-plane".to_owned()).spawn(move || keeper.run(rx)).context("start the data plane's thread")?;
+        Ok(Self { tx, names, resolvers: Arc::default(), upstream })
+    }
+
+    /// Takes the node's assignments as they are now.
+    pub async fn assign(&self, me: NodeId, set: Arc<AssignmentSet>) {
+        // The thread ends only with the daemon.
+        let _ = self.tx.send(Request::Assign(me, set)).await;
+    }
+
+    /// Everything that ran before the daemon did is attached again and the assignments are known: from now on the kernel
+    /// follows. Before, a view would lack containers that are still to come, and cut them off.
+    pub async fn release(&self) {
+        let (done, rx) = oneshot::channel();
+        if self.tx.send(Request::Release(done)).await.is_ok() {
+            let _ = rx.await;
+        }
+    }
+
+    /// Packets by what became of them.
+    pub async fn counters(&self) -> Vec<(String, u64)> {
+        let (tx, rx) = oneshot::channel();
+        if self.tx.send(Request::Counters(tx)).await.is_err() {
+            return Vec::new();
+        }
+        rx.await.unwrap_or_default()
+    }
+
+    /// Ends the thread; with `remove`, takes everything out of the kernel as well.
+    pub async fn close(&self, remove: bool) {
+        let (done, rx) = oneshot::channel();
+        if self.tx.send(Request::Close { remove, done }).await.is_ok() {
+            let _ = rx.await;
+        }
+    }
+
+    async fn ask(&self, make: impl FnOnce(oneshot::Sender<Result<(), NetworkError>>) -> Request) -> Result<(), NetworkError> {
+        let (tx, rx) = oneshot::channel();
+        let gone = || NetworkError("the data plane has ended".to_owned());
+        self.tx.send(make(tx)).await.map_err(|_| gone())?;
+        rx.await.map_err(|_| gone())?
+    }
+
+    /// The server for names of a container that wants one, on the networks that it is on now.
+    async fn resolver(&self, sandbox: &Sandbox) -> Result<Option<DnsPorts>, NetworkError> {
+        if !sandbox.dns.embedded {
+            return Ok(None);
+        }
+        let scopes: Vec<Scope> = sandbox.endpoints.iter().map(|e| e.scope).collect();
+        let known = |r: &Resolver| {
+            r.set_scopes(scopes.clone());
+            DnsPorts { udp: r.udp_port, tcp: r.tcp_port }
+        };
+        if let Some(ports) = self.locked(|r| r.get(&sandbox.container_id).map(known)) {
+            return Ok(Some(ports));
+        }
+        let upstream = if sandbox.dns.servers.is_empty() { self.upstream.clone() } else { sandbox.dns.servers.clone() };
+        let opened = Resolver::open(&sandbox.netns, scopes.clone(), self.names.clone(), upstream).await;
+        let resolver = opened.map_err(|e| NetworkError(format!("name server of the container: {e:#}")))?;
+        let ports = DnsPorts { udp: resolver.udp_port, tcp: resolver.tcp_port };
+        self.locked(|r| r.insert(sandbox.container_id.clone(), resolver));
+        Ok(Some(ports))
+    }
+
+    fn locked<T>(&self, f: impl FnOnce(&mut BTreeMap<String, Resolver>) -> T) -> T {
+        f(&mut self.resolvers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[async_trait]
+impl Network for HostNetwork {
+    async fn attach(&self, sandbox: &Sandbox) -> Result<(), NetworkError> {
+        let dns = self.resolver(sandbox).await?;
+        self.ask(|tx| Request::Attach(sandbox.clone(), dns, tx)).await
+    }
+
+    async fn detach(&self, container_id: &str) -> Result<(), NetworkError> {
+        let result = self.ask(|tx| Request::Detach(container_id.to_owned(), tx)).await;
+        self.locked(|r| r.remove(container_id));
+        result
+    }
+
+    fn provides_dns(&self) -> bool {
+        true
+    }
+}
+
+struct Keeper {
+    plane: DataPlane,
+    names: SharedNames,
+    sandboxes: BTreeMap<String, (Sandbox, Option<DnsPorts>)>,
+    me: NodeId,
+    set: Arc<AssignmentSet>,
+    overlay_mtu: u16,
+    /// What the kernel was made equal to last.
+    last: Option<(NodeView, Surroundings)>,
+    /// Not everything that ran before is known yet.
+    holding: bool,
+}
+
+impl Keeper {
+    fn run(mut self, mut rx: mpsc::Receiver<Request>) {
+        while let Some(first) = rx.blocking_recv() {
+            let mut waiting = Vec::new();
+            let (mut close, mut released) = (None, None);
+            let mut next = Some(first);
+            while let Some(request) = next {
+                match request {
+                    Request::Close { remove, done } => {
+                        close = Some((remove, done));
+                        break;
+                    }
+                    Request::Release(done) => {
+                        self.holding = false;
+                        released = Some(done);
+                    }
+                    other => self.take(other, &mut waiting),
+                }
+                next = rx.try_recv().ok();
+            }
+            self.settle(waiting);
+            if let Some(done) = released {
+                let _ = done.send(());
+            }
+            if let Some((remove, done)) = close {
+                if remove && let Err(error) = self.plane.close_and_remove() {
+                    tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "the data plane could not be removed whole");
+                }
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, request: Request, waiting: &mut Vec<(Option<String>, oneshot::Sender<Result<(), NetworkError>>)>) {
+        match request {
+            Request::Attach(sandbox, dns, reply) => {
+                let id = sandbox.container_id.clone();
+                self.sandboxes.insert(id.clone(), (sandbox, dns));
+                waiting.push((Some(id), reply));
+            }
+            Request::Detach(id, reply) => {
+                self.sandboxes.remove(&id);
+                waiting.push((None, reply));
+            }
+            Request::Assign(me, set) => {
+                self.me = me;
+                self.set = set;
+            }
+            Request::Counters(reply) => {
+                let counters = self.plane.counters().unwrap_or_default();
+                let _ = reply.send(counters.into_iter().map(|(reason, n)| (reason.name().to_owned(), n)).collect());
+            }
+            Request::Release(_) | Request::Close { .. } => {}
+        }
+    }
+
+    /// Makes the kernel and the name server equal to what is known now, and tells everybody who waits.
+    fn settle(&mut self, waiting: Vec<(Option<String>, oneshot::Sender<Result<(), NetworkError>>)>) {
+        let endpoints = self.endpoints();
+        self.names.store(Arc::new(view::names(&self.set, &endpoints)));
+        let mut view = view::node_view(self.me, &self.set, &endpoints, self.overlay_mtu);
+        for endpoint in &endpoints {
+            if let Some(network) = view.networks.get_mut(&endpoint.scope)
+                && !endpoint.scope.is_local()
+            {
+                network.mtu = self.overlay_mtu;
+            }
+        }
+        let around = self.surroundings();
+        let failed = if self.holding || self.last.as_ref().is_some_and(|(v, a)| *v == view && *a == around) {
+            Ok(BTreeMap::new())
+        } else {
+            self.sync(view, around)
+        };
+        for (id, reply) in waiting {
+            let outcome = match (&failed, id) {
+                (Err(e), Some(_)) => Err(NetworkError(e.clone())),
+                (Ok(broken), Some(id)) => match self.broken_endpoint(&id, broken) {
+                    Some(why) => Err(NetworkError(why)),
+                    None => Ok(()),
+                },
+                // A container that goes away is gone, whatever else is broken: the next round repairs.
+                (_, None) => Ok(()),
+            };
+            let _ = reply.send(outcome);
+        }
+    }
+
+    fn sync(&mut self, view: NodeView, around: Surroundings) -> Result<BTreeMap<String, String>, String> {
+        self.last = None;
+        match self.plane.sync(&view, &around) {
+            Ok(report) => {
+                for (endpoint, why) in &report.failed {
+                    tracing::warn!(%endpoint, %why, "an endpoint could not be wired");
+                }
+                for note in &report.notes {
+                    tracing::warn!(%note, "data plane");
+                }
+                if report.failed.is_empty() {
+                    self.last = Some((view, around));
+                }
+                Ok(report.failed)
+            }
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                tracing::error!(error = format!("{error:#}"), "the data plane could not be brought up to date");
+                Err(format!("data plane: {error:#}"))
+            }
+        }
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            dns: self.sandboxes.values().filter_map(|(s, d)| d.map(|d| (s.netns.clone(), d))).collect(),
+            peers: view::peers(self.me, &self.set),
+        }
+    }
+
+    fn broken_endpoint(&self, container: &str, broken: &BTreeMap<String, String>) -> Option<String> {
+        let (sandbox, _) = self.sandboxes.get(container)?;
+        sandbox.endpoints.iter().find_map(|e| broken.get(&e.key).map(|why| format!("network {}: {why}", e.network_name)))
+    }
+
+    fn endpoints(&self) -> Vec<view::Endpoint> {
+        self.sandboxes.values().flat_map(|(s, _)| endpoints_of(s)).collect()
+    }
+}
+
+fn endpoints_of(sandbox: &Sandbox) -> Vec<view::Endpoint> {
+    let published = |index: usize| {
+        let of_it = sandbox.published.iter().filter(move |p| p.endpoint == index);
+        let key = |p: &muster_engine::net::Published| match p.host_ip {
+            IpAddr::V4(host_ip) => Some((PublishedKey { protocol: p.protocol, port: p.host_port, host_ip }, p.container_port)),
+            // The unspecified IPv6 address stands for "every address" too; the data plane carries IPv4.
+            IpAddr::V6(ip) if ip.is_unspecified() => {
+                Some((PublishedKey { protocol: p.protocol, port: p.host_port, host_ip: Ipv4Addr::UNSPECIFIED }, p.container_port))
+            }
+            IpAddr::V6(_) => None,
+        };
+        of_it.filter_map(key).collect::<BTreeSet<_>>().into_iter().collect()
+    };
+    let one = |(index, e): (usize, &muster_engine::net::Endpoint)| view::Endpoint {
+        key: e.key.clone(),
+        scope: e.scope,
+        network_name: e.network_name.clone(),
+        subnet: e.subnet,
+        gateway: e.gateway,
+        internal: e.internal,
+        mtu: u16::try_from(e.mtu).unwrap_or(u16::MAX),
+        ip: e.ip,
+        mac: e.mac,
+        netns: sandbox.netns.clone(),
+        ifname: e.ifname.clone(),
+        default_route: e.default_route,
+        names: e.names.clone(),
+        published: published(index),
+    };
+    sandbox.endpoints.iter().enumerate().map(one).collect()
+}

@@ -1,0 +1,122 @@
+//! Which nodes there are and how to reach them, as the last assignments said: enough to pass calls on without a leader.
+
+use arc_swap::ArcSwap;
+use muster_calls::{Engine, Error, Result};
+use muster_model::{
+    NodeId,
+    assignment::{Assignment, AssignmentSet, NodeAssignment},
+};
+use muster_mtls::{Expect, Tls};
+use muster_proto::{RemoteEngine, Target};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tonic::transport::Channel;
+
+/// The nodes of the cluster and a channel to each, dialled when first needed.
+#[derive(Clone)]
+pub struct Directory(Arc<Inner>);
+
+struct Inner {
+    me: NodeId,
+    hostname: String,
+    tls: Tls,
+    local: Arc<dyn Engine>,
+    nodes: ArcSwap<Vec<NodeAssignment>>,
+    channels: Mutex<BTreeMap<(NodeId, String), Channel>>,
+}
+
+/// A node as a place to send engine calls to.
+#[derive(Clone)]
+pub struct Place {
+    pub id: NodeId,
+    pub hostname: String,
+    pub here: bool,
+    /// The leader had a session with it when it last told us.
+    pub ready: bool,
+    pub engine: Arc<dyn Engine>,
+}
+
+impl Directory {
+    pub fn new(me: NodeId, hostname: String, tls: Tls, local: Arc<dyn Engine>) -> Self {
+        Self(Arc::new(Inner { me, hostname, tls, local, nodes: ArcSwap::default(), channels: Mutex::default() }))
+    }
+
+    pub fn me(&self) -> NodeId {
+        self.0.me
+    }
+
+    pub fn update(&self, set: &AssignmentSet) {
+        let nodes = set.items.values().filter_map(|a| match a {
+            Assignment::Node(n) => Some(n.clone()),
+            _ => None,
+        });
+        let nodes: Vec<_> = nodes.collect();
+        let mut channels = self.0.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.retain(|(id, addr), _| nodes.iter().any(|n| n.id == *id && n.api_addr.is_some_and(|a| a.to_string() == *addr)));
+        drop(channels);
+        self.0.nodes.store(Arc::new(nodes));
+    }
+
+    /// Every node, this one first. `caller`: on whose behalf the others are asked.
+    pub fn places(&self, caller: Option<&str>) -> Vec<Place> {
+        let nodes = self.0.nodes.load_full();
+        let here = Place { id: self.0.me, hostname: self.0.hostname.clone(), here: true, ready: true, engine: self.0.local.clone() };
+        let others = nodes.iter().filter(|n| n.id != self.0.me).filter_map(|n| self.place(n, caller));
+        std::iter::once(here).chain(others).collect()
+    }
+
+    /// The one node that `name` names: hostname, id or unambiguous id prefix.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` with the candidates.
+    pub fn find(&self, name: &str, caller: Option<&str>) -> Result<Place> {
+        let places = self.places(caller);
+        let exact: Vec<&Place> = places.iter().filter(|p| p.hostname == name || p.id.to_string() == name).collect();
+        let close = || places.iter().filter(|p| name.len() > 2 && p.id.to_string().starts_with(name)).collect();
+        let found: Vec<&Place> = if exact.is_empty() { close() } else { exact };
+        match found[..] {
+            [one] => Ok(one.clone()),
+            [] => Err(Error::not_found(format!("no such node: {name}"))),
+            ref many => {
+                let names: Vec<_> = many.iter().map(|p| format!("{} ({})", p.id, p.hostname)).collect();
+                Err(Error::conflict(format!("node {name} is ambiguous: {}", names.join(", "))))
+            }
+        }
+    }
+
+    /// The node of this id.
+    ///
+    /// # Errors
+    /// `Unavailable` when it is not known here or says no address.
+    pub fn node(&self, id: NodeId, caller: Option<&str>) -> Result<Place> {
+        let found = self.places(caller).into_iter().find(|p| p.id == id);
+        found.ok_or_else(|| Error::unavailable(format!("node {id} is not known here")))
+    }
+
+    /// A channel to `node`'s API.
+    fn channel(&self, node: &NodeAssignment) -> Option<Channel> {
+        let addr = node.api_addr?.to_string();
+        let mut channels = self.0.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(&(node.id, addr.clone())) {
+            return Some(channel.clone());
+        }
+        let channel = self.0.tls.channel_lazy(&addr, Expect::Node(node.id)).ok()?;
+        channels.insert((node.id, addr), channel.clone());
+        Some(channel)
+    }
+
+    /// Channels to every other node: id, hostname, channel.
+    pub fn channels(&self) -> Vec<(NodeId, String, Channel)> {
+        let nodes = self.0.nodes.load_full();
+        let others = nodes.iter().filter(|n| n.id != self.0.me);
+        others.filter_map(|n| self.channel(n).map(|c| (n.id, n.hostname.clone(), c))).collect()
+    }
+
+    fn place(&self, node: &NodeAssignment, caller: Option<&str>) -> Option<Place> {
+        let engine = RemoteEngine::new(self.channel(node)?, Target::Here).on_behalf_of(caller.map(str::to_owned));
+        let engine = Arc::new(engine);
+        Some(Place { id: node.id, hostname: node.hostname.clone(), here: false, ready: node.ready, engine })
+    }
+}

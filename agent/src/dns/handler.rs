@@ -1,0 +1,159 @@
+//! From a question to an answer.
+
+use super::SharedNames;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use hickory_proto::{
+    op::{Header, HeaderCounts, MessageType, Metadata, OpCode, ResponseCode},
+    rr::{DNSClass, Name, RData, Record, RecordType, rdata},
+};
+use hickory_resolver::TokioResolver;
+use hickory_server::{
+    net::runtime::Time,
+    server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
+    zone_handler::MessageResponseBuilder,
+};
+use muster_model::{net::Scope, view::Names};
+use rand::seq::SliceRandom as _;
+use std::{net::Ipv4Addr, sync::Arc};
+
+/// Clients that cache must not keep an address longer than a replaced task lives on elsewhere; Docker says 600, and
+/// clients of dnsrr services suffer for it.
+const TTL_S: u32 = 5;
+
+/// Which networks a container is on.
+#[derive(Debug, Default)]
+pub struct Tables {
+    pub scopes: Vec<Scope>,
+}
+
+pub struct Handler {
+    pub names: SharedNames,
+    pub tables: Arc<ArcSwap<Tables>>,
+    pub upstream: Option<TokioResolver>,
+}
+
+/// What is known of a name here.
+#[derive(Debug, PartialEq, Eq)]
+enum Known {
+    /// It is one of ours. No addresses: it exists, and nobody answers for it now.
+    Here(Vec<Ipv4Addr>),
+    Elsewhere,
+}
+
+fn look(names: &Names, scopes: &[Scope], name: &str) -> Known {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let mut found: Option<Vec<Ipv4Addr>> = None;
+    for scope in scopes {
+        if let Some(ips) = names.get(scope).and_then(|t| t.names.get(&name)) {
+            found.get_or_insert_default().extend(ips);
+        }
+    }
+    found.map_or(Known::Elsewhere, Known::Here)
+}
+
+/// The name whose address an `in-addr.arpa` question asks for (RFC 1035, section 3.5).
+fn reverse(names: &Names, scopes: &[Scope], question: &str) -> Option<String> {
+    let labels = question.trim_end_matches('.').strip_suffix(".in-addr.arpa")?;
+    let octets: Vec<u8> = labels.split('.').rev().map(str::parse).collect::<Result<_, _>>().ok()?;
+    let ip = Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?);
+    scopes.iter().find_map(|scope| {
+        let table = names.get(scope)?;
+        table.names.iter().find(|(name, ips)| !name.starts_with("tasks.") && ips.contains(&ip)).map(|(name, _)| name.clone())
+    })
+}
+
+impl Handler {
+    async fn answer(&self, name: &Name, kind: RecordType) -> (ResponseCode, Vec<Record>) {
+        let names = self.names.load_full();
+        let scopes = self.tables.load_full();
+        let text = name.to_ascii();
+        if kind == RecordType::PTR
+            && let Some(found) = reverse(&names, &scopes.scopes, &text)
+            && let Ok(target) = Name::from_ascii(format!("{found}."))
+        {
+            return (ResponseCode::NoError, vec![Record::from_rdata(name.clone(), TTL_S, RData::PTR(rdata::PTR(target)))]);
+        }
+        match look(&names, &scopes.scopes, &text) {
+            Known::Here(mut ips) if kind == RecordType::A => {
+                // Clients take the first: spread them.
+                ips.shuffle(&mut rand::rng());
+                let records = ips.into_iter().map(|ip| Record::from_rdata(name.clone(), TTL_S, RData::A(rdata::A(ip)))).collect();
+                (ResponseCode::NoError, records)
+            }
+            // The name is ours, other kinds of records it has none of: no error, no answers (RFC 2308, section 2.2).
+            Known::Here(_) => (ResponseCode::NoError, Vec::new()),
+            Known::Elsewhere => self.ask_upstream(name, kind).await,
+        }
+    }
+
+    async fn ask_upstream(&self, name: &Name, kind: RecordType) -> (ResponseCode, Vec<Record>) {
+        let Some(upstream) = &self.upstream else { return (ResponseCode::NXDomain, Vec::new()) };
+        match upstream.lookup(name.clone(), kind).await {
+            Ok(found) => (ResponseCode::NoError, found.answers().to_vec()),
+            Err(e) if e.is_no_records_found() => {
+                let code = if e.is_nx_domain() { ResponseCode::NXDomain } else { ResponseCode::NoError };
+                (code, Vec::new())
+            }
+            Err(error) => {
+                tracing::debug!(%error, "upstream name servers do not answer");
+                (ResponseCode::ServFail, Vec::new())
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl RequestHandler for Handler {
+    async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut out: R) -> ResponseInfo {
+        let (code, records) = match request.request_info() {
+            Ok(info) if request.metadata.op_code == OpCode::Query && info.query.query_class() == DNSClass::IN => {
+                let name = Name::from(info.query.name().clone());
+                self.answer(&name, info.query.query_type()).await
+            }
+            Ok(_) => (ResponseCode::NotImp, Vec::new()),
+            Err(_) => (ResponseCode::FormErr, Vec::new()),
+        };
+        let mut metadata = Metadata::response_from_request(&request.metadata);
+        metadata.recursion_available = true;
+        metadata.response_code = code;
+        let none = || std::iter::empty::<&Record>();
+        let response = MessageResponseBuilder::from_message_request(request).build(metadata, records.iter(), none(), none(), none());
+        match out.send_response(response).await {
+            Ok(info) => info,
+            Err(error) => {
+                // The client is gone.
+                tracing::debug!(%error, "a DNS answer could not be sent");
+                let mut metadata = Metadata::new(request.metadata.id, MessageType::Response, OpCode::Query);
+                metadata.response_code = ResponseCode::ServFail;
+                ResponseInfo::from(Header { metadata, counts: HeaderCounts::default() })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_model::view::NameTable;
+
+    fn names() -> Names {
+        let table = |name: &str, ip: [u8; 4]| NameTable { names: [(name.to_owned(), vec![Ipv4Addr::from(ip)])].into() };
+        [(Scope::vni(1), table("web", [10, 0, 0, 2])), (Scope::vni(2), table("db", [10, 0, 1, 2]))].into()
+    }
+
+    #[test]
+    fn a_name_is_seen_only_from_its_network() {
+        assert_eq!(look(&names(), &[Scope::vni(1)], "WEB."), Known::Here(vec![Ipv4Addr::new(10, 0, 0, 2)]));
+        assert_eq!(look(&names(), &[Scope::vni(1)], "db"), Known::Elsewhere);
+        assert_eq!(look(&names(), &[], "web"), Known::Elsewhere);
+    }
+
+    #[test]
+    fn an_address_leads_back_to_its_name() {
+        assert_eq!(reverse(&names(), &[Scope::vni(1)], "2.0.0.10.in-addr.arpa."), Some("web".into()));
+        for other in ["3.0.0.10.in-addr.arpa.", "0.10.in-addr.arpa.", "x.0.0.10.in-addr.arpa.", "web."] {
+            assert_eq!(reverse(&names(), &[Scope::vni(1)], other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! This host, shared by all its doors: its engine, its network, and the cluster it is a member of, if any.
+
+use crate::{
+    cluster::{HostCluster, Member, Origin, advertise_addr, describe},
+    config::Config,
+    dataplane::HostNetwork,
+    whole::{Execs, WholeEngine},
+};
+use arc_swap::ArcSwapOption;
+use muster_calls::{Cluster, Engine, Error, InitCluster, JoinCluster, Result};
+use muster_controller::Founding;
+use muster_engine::LocalEngine;
+use muster_model::{NodeId, cluster::ClusterSpec, net::Subnet};
+use muster_mtls::{Caller, CallerKind, JoinToken};
+use muster_proto::Target;
+use muster_telemetry::recent::Buffer;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// What networks without a subnet of their own are cut from: like Docker's, and away from its engines' own pools
+/// (172.17/12, 192.168/16).
+const DEFAULT_POOL: &str = "10.0.0.0/8";
+const DEFAULT_PREFIX: u8 = 24;
+
+/// Everything the daemon's doors need.
+pub struct Host {
+    pub config: Config,
+    pub engine: Arc<LocalEngine>,
+    pub network: Option<HostNetwork>,
+    pub recent: Buffer,
+    member: ArcSwapOption<Member>,
+    /// Which node an exec that was made through this host is on.
+    pub execs: Execs,
+    /// Founding, joining or leaving is going on.
+    moving: AtomicBool,
+}
+
+/// Gives the right to change the membership back.
+struct Moving<'a>(&'a AtomicBool);
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl Host {
+    pub fn new(config: Config, engine: Arc<LocalEngine>, network: Option<HostNetwork>, recent: Buffer) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            engine,
+            network,
+            recent,
+            member: ArcSwapOption::empty(),
+            execs: Execs::default(),
+            moving: AtomicBool::new(false),
+        })
+    }
+
+    pub fn member(&self) -> Option<Arc<Member>> {
+        self.member.load_full()
+    }
+
+    /// Takes up the membership that is on disk, if there is one.
+    ///
+    /// # Errors
+    /// When what is on disk cannot be used.
+    pub async fn resume(self: &Arc<Self>) -> anyhow::Result<()> {
+        if let Some(member) = Member::resume(self).await? {
+            self.member.store(Some(member));
+        }
+        Ok(())
+    }
+
+    /// The engine that a call is for.
+    ///
+    /// # Errors
+    /// `NotFound` for a node that is not known; `Unavailable` for other nodes on a host that may not ask them.
+    pub fn engine(self: &Arc<Self>, target: Target, caller: &Caller) -> Result<Arc<dyn Engine>> {
+        let on_behalf = caller.kind.to_string();
+        match (target, self.member()) {
+            (Target::Here, _) => Ok(self.engine.clone()),
+            (Target::Node(name), None) if name == self.config.hostname => Ok(self.engine.clone()),
+            (Target::Node(name), None) => Err(Error::not_found(format!("no such node: {name} (this host is in no cluster)"))),
+            (Target::Node(name), Some(member)) => {
+                let place = member.directory().find(&name, Some(&on_behalf))?;
+                if !place.here {
+                    member.may_ask_others()?;
+                }
+                Ok(place.engine)
+            }
+            (Target::Cluster, _) => Ok(Arc::new(WholeEngine::new(self.clone(), on_behalf))),
+        }
+    }
+
+    pub fn cluster(self: &Arc<Self>, caller: Caller) -> Arc<dyn Cluster> {
+        Arc::new(HostCluster::new(self.clone(), caller))
+    }
+
+    /// The caller that somebody at one of this host's sockets is.
+    pub fn local_caller() -> Caller {
+        Caller { kind: CallerKind::Local, via: None }
+    }
+
+    fn begin(&self) -> Result<Moving<'_>> {
+        match self.moving.swap(true, Ordering::AcqRel) {
+            true => Err(Error::conflict("this node is founding, joining or leaving a cluster right now")),
+            false => Ok(Moving(&self.moving)),
+        }
+    }
+
+    fn not_yet_a_member(&self) -> Result<()> {
+        if self.member().is_some() {
+            let text = "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.";
+            return Err(Error::unavailable(text));
+        }
+        Ok(())
+    }
+
+    /// Founds a cluster with this host as its first manager.
+    ///
+    /// # Errors
+    /// `Invalid` for addresses; `Unavailable` when it is a member already; `Internal` when the disk or the port refuse.
+    pub async fn init(self: Arc<Self>, init: InitCluster) -> Result<NodeId> {
+        let _moving = self.begin()?;
+        self.not_yet_a_member()?;
+        if init.force_new_cluster {
+            return Err(Error::unimplemented("init --force-new-cluster"));
+        }
+        let (listen, addr) = self.addresses(init.listen_addr.as_deref(), init.advertise_addr.as_deref())?;
+        let pool = init.address_pool.unwrap_or_else(|| DEFAULT_POOL.parse::<Subnet>().expect("a subnet"));
+        let prefix = init.subnet_prefix.unwrap_or(DEFAULT_PREFIX);
+        let description = describe(&self.config, addr);
+        let founding = Founding::new(ClusterSpec::default(), pool, prefix, description, addr).map_err(|e| Error::internal(said(e.into())))?;
+        let id = founding.first.node;
+        let member = Member::start(&self, listen, addr, Origin::Founded(Box::new(founding))).await.map_err(|e| Error::internal(said(e)))?;
+        self.member.store(Some(member));
+        Ok(id)
+    }
+
+    /// Joins the cluster that a token names.
+    ///
+    /// # Errors
+    /// As [`Host::init`]; `Invalid` for a malformed token; what the managers refuse with.
+    pub async fn join(self: Arc<Self>, join: JoinCluster) -> Result<NodeId> {
+        let _moving = self.begin()?;
+        self.not_yet_a_member()?;
+        let token: JoinToken = join.token.parse().map_err(|e: muster_mtls::TokenError| Error::invalid(e.to_string()))?;
+        let (listen, addr) = self.addresses(join.listen_addr.as_deref(), join.advertise_addr.as_deref())?;
+        let managers: Vec<String> = join.managers.iter().map(|m| with_port(m)).collect();
+        let description = describe(&self.config, addr);
+        let membership = muster_controller::join(&managers, &token, &description).await.map_err(refused)?;
+        let id = membership.node_id;
+        let origin = Origin::Joined(Box::new(membership));
+        let member = Member::start(&self, listen, addr, origin).await.map_err(|e| Error::internal(said(e)))?;
+        self.member.store(Some(member));
+        Ok(id)
+    }
+
+    /// Leaves the cluster: its tasks end here, its identity is removed.
+    ///
+    /// # Errors
+    /// `Conflict` for a manager unless `force`; `Unavailable` when it is no member.
+    pub async fn leave(self: Arc<Self>, force: bool) -> Result<()> {
+        let _moving = self.begin()?;
+        let member = self.member().ok_or_else(|| Error::unavailable("This node is not part of a swarm"))?;
+        if member.controller().is_some() && !force {
+            return Err(Error::unavailable(
+                "You are attempting to leave the swarm on a node that is participating as a manager. Removing this node leaves the others without its vote: demote it first, or use `--force`.",
+            ));
+        }
+        self.member.store(None);
+        member.leave(force).await.map_err(|e| Error::internal(said(e)))
+    }
+
+    /// The membership ended from the other side.
+    pub fn dismissed(&self, member: &Arc<Member>) {
+        if self.member().is_some_and(|m| Arc::ptr_eq(&m, member)) {
+            self.member.store(None);
+        }
+    }
+
+    fn addresses(&self, listen: Option<&str>, advertise: Option<&str>) -> Result<(std::net::SocketAddr, std::net::SocketAddr)> {
+        let listen = match listen {
+            None => self.config.listen_addr,
+            Some(text) => {
+                let port = self.config.listen_addr.port();
+                let parsed = text.parse().or_else(|_| text.parse().map(|ip| std::net::SocketAddr::new(ip, port)));
+                parsed.map_err(|_| Error::invalid(format!("listen address {text:?}: expected IP or IP:PORT")))?
+            }
+        };
+        let advertise = advertise.or(self.config.advertise_addr.as_deref());
+        let addr = advertise_addr(advertise, listen).map_err(Error::invalid)?;
+        Ok((listen, addr))
+    }
+}
+
+/// `HOST` means its default port.
+fn with_port(addr: &str) -> String {
+    if addr.rsplit_once(':').is_some_and(|(_, p)| p.parse::<u16>().is_ok()) { addr.to_owned() } else { format!("{addr}:2377") }
+}
+
+fn refused(e: muster_controller::JoinError) -> Error {
+    use muster_controller::JoinError;
+    match e {
+        JoinError::Refused { code, message } => muster_proto::from_status(tonic::Status::new(code, message)),
+        JoinError::NoManager => Error::invalid("the address of a manager is needed"),
+        e @ JoinError::Dial(muster_mtls::DialError::OtherAuthority { .. }) => Error::forbidden(e.to_string()),
+        e @ JoinError::Dial(muster_mtls::DialError::Address(_)) => Error::invalid(e.to_string()),
+        e => Error::unavailable(e.to_string()),
+    }
+}
+
+/// An error with its causes, in one line.
+fn said(e: anyhow::Error) -> String {
+    format!("{e:#}")
+}

@@ -1,0 +1,187 @@
+//! `musterd`: one Muster host.
+//!
+//! Order of starting: configuration, telemetry, data plane, images, runtime, engine (takes up what runs), membership, then
+//! the sockets: whoever connects finds everything there. Order of stopping: sockets, membership, engine, data plane's
+//! thread, telemetry. Containers go on.
+
+mod cluster;
+mod config;
+mod dataplane;
+mod directory;
+mod dns;
+mod door;
+mod host;
+mod sockets;
+mod uplink;
+mod whole;
+
+use anyhow::Context as _;
+use config::Config;
+use dataplane::HostNetwork;
+use host::Host;
+use muster_docker_api::{Api, Settings};
+use muster_engine::{EngineConfig, LocalEngine, Network, NoNetwork};
+use muster_runtime::{RuncConfig, RuncRuntime};
+use std::{fs, net::IpAddr, path::Path, sync::Arc};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Finished spans kept in memory: some minutes of a busy host, a few MiB.
+const RECENT_SPANS: usize = 4096;
+
+fn main() -> anyhow::Result<()> {
+    let config = Config::load()?;
+    // Two workers carry thousands of idle streams; what computes runs on the blocking pool.
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().context("tokio runtime")?;
+    runtime.block_on(run(config))
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        anyhow::bail!("musterd must run as root: it makes namespaces, cgroups and mounts");
+    }
+    let telemetry = muster_telemetry::init(muster_telemetry::Settings {
+        service: "musterd",
+        host: config.hostname.clone(),
+        otlp_endpoint: config.otlp_endpoint.clone(),
+        log: config.log.clone(),
+        recent_spans: RECENT_SPANS,
+    })?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?config, "musterd starts");
+    for dir in [&config.data_dir, &config.run_dir] {
+        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    }
+    let _lock = lock(&config.data_dir)?;
+    let (engine, network) = open_engine(&config).await?;
+    let host = Host::new(config, engine, network, telemetry.recent.clone());
+    host.resume().await.context("cluster membership")?;
+    if let Some(network) = &host.network {
+        network.release().await;
+    }
+    let stop = CancellationToken::new();
+    let doors = open_doors(&host, &stop)?;
+    tracing::info!("musterd serves");
+    wait_for_signal().await?;
+    tracing::info!("musterd stops; containers go on");
+    stop.cancel();
+    for door in doors {
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(3), door).await;
+    }
+    if let Some(member) = host.member() {
+        member.shutdown().await;
+    }
+    host.engine.shutdown().await;
+    if let Some(network) = &host.network {
+        network.close(false).await;
+    }
+    telemetry.shutdown();
+    Ok(())
+}
+
+/// One daemon per data folder. Held until the process ends, however it ends.
+fn lock(data_dir: &Path) -> anyhow::Result<nix::fcntl::Flock<fs::File>> {
+    let path = data_dir.join("musterd.lock");
+    let file = fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, e)| anyhow::anyhow!("data-dir {}: another musterd uses it ({e})", data_dir.display()))
+}
+
+async fn open_engine(config: &Config) -> anyhow::Result<(Arc<LocalEngine>, Option<HostNetwork>)> {
+    let runtime = RuncRuntime::new(RuncConfig {
+        runtime: config.runtime.clone(),
+        ..RuncConfig::new(&config.shim, config.run_dir.join("shims"), &config.cgroup_parent)
+    })
+    .await
+    .context("runtime")?;
+    let network = open_network(config)?;
+    let plug: Arc<dyn Network> = match &network {
+        Some(network) => Arc::new(network.clone()),
+        None => Arc::new(NoNetwork),
+    };
+    let images = open_images(config)?;
+    let engine = LocalEngine::open(EngineConfig {
+        name: config.hostname.clone(),
+        cgroup_parent: config.cgroup_parent.clone(),
+        bridge_subnet: config.bridge_subnet,
+        labels: config.labels.iter().map(|(k, v)| format!("{k}={v}")).collect(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..EngineConfig::new(config.data_dir.join("engine"), config.run_dir.clone(), Arc::new(runtime), images, plug, config.shim.clone())
+    })
+    .await
+    .context("engine")?;
+    Ok((engine, network))
+}
+
+fn open_images(config: &Config) -> anyhow::Result<muster_image::Store> {
+    let mut options = muster_image::Options::default();
+    options.registries.insecure.extend(config.insecure_registries.iter().cloned());
+    if !config.registry_mirrors.is_empty() {
+        options.registries.mirrors.insert("docker.io".to_owned(), config.registry_mirrors.clone());
+    }
+    muster_image::Store::open_with(&config.data_dir.join("images"), options).context("image store")
+}
+
+/// The kernel's lacks are said at start, with what each costs.
+fn open_network(config: &Config) -> anyhow::Result<Option<HostNetwork>> {
+    if !config.ebpf {
+        return Ok(None);
+    }
+    let capabilities = muster_ebpf_net::probe();
+    for (lack, cost) in capabilities.lacks() {
+        tracing::warn!(%lack, %cost, "this kernel lacks something");
+    }
+    let vtep = match cluster::advertise_addr(config.advertise_addr.as_deref(), config.listen_addr) {
+        Ok(addr) => match addr.ip() {
+            IpAddr::V4(ip) => ip,
+            IpAddr::V6(_) => std::net::Ipv4Addr::UNSPECIFIED,
+        },
+        Err(_) => std::net::Ipv4Addr::UNSPECIFIED,
+    };
+    let cgroup = cgroup_v2(&config.cgroup_parent)?;
+    let mut net = muster_ebpf_net::Config::new(&config.instance, &config.bpffs_dir, cgroup, vtep);
+    net.vxlan_port = config.vxlan_port;
+    if !config.uplink.is_empty() {
+        net.uplink = muster_ebpf_net::Uplink::Names(config.uplink.clone());
+    }
+    let upstream = config.dns.iter().copied().map(IpAddr::V4).collect();
+    HostNetwork::start(net, uplink::mtu(), upstream).map(Some)
+}
+
+/// The cgroup v2 folder that all containers live below, made if it is not there.
+fn cgroup_v2(parent: &str) -> anyhow::Result<std::path::PathBuf> {
+    // Pure v2, or the controller-less tree beside v1 that systemd calls "unified".
+    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+    let root = roots.into_iter().find(|r| Path::new(r).join("cgroup.controllers").exists());
+    let root = root.context("no cgroup v2 hierarchy at /sys/fs/cgroup or /sys/fs/cgroup/unified: socket load balancing and DNS need one (or network = none)")?;
+    let dir = Path::new(root).join(parent.trim_start_matches('/'));
+    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    Ok(dir)
+}
+
+fn open_doors(host: &Arc<Host>, stop: &CancellationToken) -> anyhow::Result<Vec<tokio::task::JoinHandle<()>>> {
+    let config = &host.config;
+    let group = config.socket_group.as_deref();
+    let settings = Settings { server_version: env!("CARGO_PKG_VERSION").to_owned() };
+    let api = sockets::bind(&config.api_socket, group)?;
+    let mut doors = vec![tokio::spawn(door::serve_local(api, host.clone(), stop.clone()))];
+    let cluster = host.cluster(Host::local_caller());
+    let node_face = Api::new(host.engine.clone(), Some(cluster.clone()), &settings);
+    let whole_face = Api::new(Arc::new(whole::WholeEngine::new(host.clone(), Host::local_caller().kind.to_string())), Some(cluster), &settings);
+    for (path, face) in [(&config.docker_socket, node_face), (&config.docker_cluster_socket, whole_face)] {
+        let listener = sockets::bind(path, group)?;
+        let stop = stop.clone();
+        doors.push(tokio::spawn(muster_docker_api::serve(listener, Arc::new(face), stop.cancelled_owned())));
+    }
+    Ok(doors)
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    let mut term = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("SIGINT")?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}

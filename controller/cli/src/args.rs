@@ -1,0 +1,602 @@
+//! The command line.
+
+use clap::{Parser, Subcommand, ValueEnum};
+use muster_model::{net::Subnet, spec};
+use std::time::Duration;
+
+/// Many Linux machines as one Docker.
+#[derive(Parser)]
+#[command(name = "muster", version, after_help = "Examples:
+  muster init                                              found a cluster on this host
+  muster join --token TOKEN 10.0.0.1                       make this host a member
+  muster network create shop
+  muster service create --name web --replicas 6 --network shop --publish 8080:80 nginx
+  muster ps; muster logs web.1.x; muster exec -it web.1.x sh")]
+pub struct Args {
+    /// Host to ask: unix://PATH of its muster.sock.
+    #[arg(short = 'H', long, global = true, env = "MUSTER_HOST", value_name = "unix://PATH")]
+    pub host: Option<String>,
+    /// Context to use: a cluster elsewhere and a certificate for it.
+    #[arg(short = 'c', long, global = true, env = "MUSTER_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How a list is shown.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Show {
+    /// Ids only.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// `json`, `table`, or a template such as '{{.Name}} {{.Status}}'.
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Whole ids and texts.
+    #[arg(long)]
+    pub no_trunc: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Found a cluster with this host as its first manager.
+    Init {
+        /// Address that the other nodes reach this one at.
+        #[arg(long, value_name = "IP[:PORT]")]
+        advertise_addr: Option<String>,
+        /// Where other nodes' calls are taken.
+        #[arg(long, value_name = "IP[:PORT]")]
+        listen_addr: Option<String>,
+        /// What networks without a subnet of their own are cut from.
+        #[arg(long, value_name = "SUBNET")]
+        default_addr_pool: Option<Subnet>,
+        /// Prefix length of those networks.
+        #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(8..=29))]
+        default_addr_pool_mask_length: Option<u8>,
+    },
+    /// Make this host a member of a cluster.
+    Join {
+        #[arg(long, env = "MUSTER_JOIN_TOKEN", hide_env_values = true)]
+        token: String,
+        #[arg(long, value_name = "IP[:PORT]")]
+        advertise_addr: Option<String>,
+        #[arg(long, value_name = "IP[:PORT]")]
+        listen_addr: Option<String>,
+        /// Managers to ask, in order.
+        #[arg(required = true, value_name = "HOST[:PORT]")]
+        managers: Vec<String>,
+    },
+    /// Show what a new host needs to join.
+    JoinToken {
+        /// Only the token.
+        #[arg(short, long)]
+        quiet: bool,
+        /// Make a new one; the old one opens nothing any more.
+        #[arg(long)]
+        rotate: bool,
+        role: RoleArg,
+    },
+    /// Leave the cluster.
+    Leave {
+        /// Also as a manager.
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Nodes.
+    #[command(subcommand)]
+    Node(Node),
+    /// Services.
+    #[command(subcommand)]
+    Service(Box<Service>),
+    /// Networks that span hosts.
+    #[command(subcommand)]
+    Network(Network),
+    /// Containers of all hosts.
+    Ps {
+        #[command(flatten)]
+        show: Show,
+        /// Those that do not run, too.
+        #[arg(short, long)]
+        all: bool,
+        /// KEY=VALUE, as `docker ps --filter`.
+        #[arg(short, long, value_name = "FILTER")]
+        filter: Vec<String>,
+        /// Only this node's.
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+    },
+    /// What a container logged, wherever it is.
+    Logs {
+        #[command(flatten)]
+        logs: LogArgs,
+        container: String,
+    },
+    /// Run a command in a container, wherever it is.
+    #[command(after_help = "Examples:\n  muster exec web.1.x cat /etc/hostname\n  muster exec -it host2/web.2.y sh")]
+    Exec {
+        #[arg(short, long)]
+        interactive: bool,
+        #[arg(short, long)]
+        tty: bool,
+        #[arg(short, long)]
+        detach: bool,
+        #[arg(short, long, value_name = "USER")]
+        user: Option<String>,
+        #[arg(short, long, value_name = "DIR")]
+        workdir: Option<String>,
+        #[arg(short, long, value_name = "NAME=VALUE")]
+        env: Vec<String>,
+        #[arg(long)]
+        privileged: bool,
+        container: String,
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Attach to a container's own process, wherever it is.
+    Attach {
+        container: String,
+    },
+    /// Start stopped containers.
+    Start {
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Stop containers, wherever they are.
+    Stop {
+        /// Seconds until they are killed.
+        #[arg(short = 't', long, value_name = "SECONDS", allow_negative_numbers = true)]
+        time: Option<i64>,
+        #[arg(short, long, value_name = "SIGNAL")]
+        signal: Option<String>,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Restart containers.
+    Restart {
+        #[arg(short = 't', long, value_name = "SECONDS", allow_negative_numbers = true)]
+        time: Option<i64>,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Send containers a signal.
+    Kill {
+        #[arg(short, long, default_value = "KILL", value_name = "SIGNAL")]
+        signal: String,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Remove containers.
+    Rm {
+        #[arg(short, long)]
+        force: bool,
+        /// Their anonymous volumes, too.
+        #[arg(short, long)]
+        volumes: bool,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// All that is known of a container, as JSON.
+    Inspect {
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Images of all hosts.
+    Images {
+        #[command(flatten)]
+        show: Show,
+    },
+    /// Pull an image onto this host.
+    Pull {
+        image: String,
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Show a trace as a tree of spans, or list the recent ones.
+    Trace {
+        /// 32 hexadecimal digits; without: the recent ones.
+        id: Option<String>,
+        /// Only traces that begin with a call of this name.
+        #[arg(long, value_name = "TEXT")]
+        name: Option<String>,
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Clusters elsewhere, and the certificates for them.
+    #[command(subcommand)]
+    Context(Context),
+    /// What this host is.
+    Info,
+    /// Version of this client and of the host.
+    Version,
+    /// A script for the shell's completion.
+    Completion {
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RoleArg {
+    Worker,
+    Manager,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum AvailabilityArg {
+    Active,
+    Pause,
+    Drain,
+}
+
+#[derive(Subcommand)]
+pub enum Node {
+    /// List nodes.
+    Ls {
+        #[command(flatten)]
+        show: Show,
+        /// name=, id=, role= or label=.
+        #[arg(short, long, value_name = "FILTER")]
+        filter: Vec<String>,
+    },
+    /// All that is known of nodes, as JSON.
+    Inspect {
+        #[arg(required = true)]
+        nodes: Vec<String>,
+    },
+    /// Change a node.
+    Update {
+        #[arg(long)]
+        availability: Option<AvailabilityArg>,
+        #[arg(long, value_name = "KEY=VALUE")]
+        label_add: Vec<String>,
+        #[arg(long, value_name = "KEY")]
+        label_rm: Vec<String>,
+        node: String,
+    },
+    /// Make nodes managers.
+    Promote {
+        #[arg(required = true)]
+        nodes: Vec<String>,
+    },
+    /// Make managers workers.
+    Demote {
+        #[arg(required = true)]
+        nodes: Vec<String>,
+    },
+    /// Remove nodes that are down.
+    Rm {
+        #[arg(short, long)]
+        force: bool,
+        #[arg(required = true)]
+        nodes: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum Network {
+    /// Create a network.
+    Create {
+        #[arg(long, value_name = "SUBNET")]
+        subnet: Option<Subnet>,
+        #[arg(long, value_name = "IP")]
+        gateway: Option<std::net::Ipv4Addr>,
+        /// No way out.
+        #[arg(long)]
+        internal: bool,
+        #[arg(long, value_name = "KEY=VALUE")]
+        label: Vec<String>,
+        name: String,
+    },
+    /// List networks.
+    Ls {
+        #[command(flatten)]
+        show: Show,
+    },
+    /// All that is known of networks, as JSON.
+    Inspect {
+        #[arg(required = true)]
+        networks: Vec<String>,
+    },
+    /// Remove networks.
+    Rm {
+        #[arg(required = true)]
+        networks: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum Service {
+    /// Create a service and wait until its tasks run.
+    Create(Create),
+    /// List services.
+    Ls {
+        #[command(flatten)]
+        show: Show,
+    },
+    /// The tasks of services.
+    Ps {
+        #[command(flatten)]
+        show: Show,
+        /// desired-state=running|shutdown|accepted, node=NAME.
+        #[arg(short, long, value_name = "FILTER")]
+        filter: Vec<String>,
+        #[arg(required = true)]
+        services: Vec<String>,
+    },
+    /// All that is known of services, as JSON.
+    Inspect {
+        #[arg(required = true)]
+        services: Vec<String>,
+    },
+    /// Change a service and wait until it is so.
+    Update(Update),
+    /// Back to what it was before the last update.
+    Rollback {
+        #[arg(short, long)]
+        detach: bool,
+        service: String,
+    },
+    /// Remove services.
+    Rm {
+        #[arg(required = true)]
+        services: Vec<String>,
+    },
+    /// What the tasks of a service logged.
+    Logs {
+        #[command(flatten)]
+        logs: LogArgs,
+        service: String,
+    },
+}
+
+#[derive(clap::Args)]
+pub struct LogArgs {
+    /// Go on with new lines.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last so many lines.
+    #[arg(short = 'n', long, value_name = "LINES")]
+    pub tail: Option<u64>,
+    /// The time before each line.
+    #[arg(short, long)]
+    pub timestamps: bool,
+    /// Lines from this time on: RFC 3339, or how long ago (10m).
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Lines before this time.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  muster service create --name web --replicas 3 --network shop --publish 8080:80 nginx")]
+pub struct Create {
+    /// Default: a name made from the image's.
+    #[arg(long)]
+    pub name: Option<String>,
+    #[arg(long, value_name = "N")]
+    pub replicas: Option<u64>,
+    /// replicated or global.
+    #[arg(long, default_value = "replicated", value_parser = ["replicated", "global"])]
+    pub mode: String,
+    #[arg(long, value_name = "NETWORK")]
+    pub network: Vec<String>,
+    /// [PUBLISHED:]TARGET[/udp], or mode=host,published=P,target=T,protocol=tcp.
+    #[arg(short, long, value_name = "PORT")]
+    pub publish: Vec<String>,
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub container_label: Vec<String>,
+    #[arg(long, value_name = "EXPRESSION")]
+    pub constraint: Vec<String>,
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    #[arg(short, long)]
+    pub user: Option<String>,
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// type=volume|bind|tmpfs,source=S,target=T[,readonly]
+    #[arg(long, value_name = "MOUNT")]
+    pub mount: Vec<String>,
+    #[arg(long, value_name = "CPUS", value_parser = cpus)]
+    pub limit_cpu: Option<u64>,
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub limit_memory: Option<u64>,
+    #[arg(long, value_name = "CPUS", value_parser = cpus)]
+    pub reserve_cpu: Option<u64>,
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub reserve_memory: Option<u64>,
+    #[arg(long, value_parser = ["none", "on-failure", "any"])]
+    pub restart_condition: Option<String>,
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub restart_delay: Option<Duration>,
+    #[arg(long, value_name = "N")]
+    pub restart_max_attempts: Option<u64>,
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub stop_grace_period: Option<Duration>,
+    #[arg(long, default_value = "vip", value_parser = ["vip", "dnsrr"])]
+    pub endpoint_mode: String,
+    #[arg(long)]
+    pub read_only: bool,
+    /// Do not wait for the tasks.
+    #[arg(short, long)]
+    pub detach: bool,
+    #[arg(short, long)]
+    pub quiet: bool,
+    pub image: String,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub struct Update {
+    #[arg(long)]
+    pub image: Option<String>,
+    #[arg(long, value_name = "N")]
+    pub replicas: Option<u64>,
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub env_add: Vec<String>,
+    #[arg(long, value_name = "NAME")]
+    pub env_rm: Vec<String>,
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label_add: Vec<String>,
+    #[arg(long, value_name = "KEY")]
+    pub label_rm: Vec<String>,
+    #[arg(long, value_name = "EXPRESSION")]
+    pub constraint_add: Vec<String>,
+    #[arg(long, value_name = "EXPRESSION")]
+    pub constraint_rm: Vec<String>,
+    #[arg(long, value_name = "N")]
+    pub update_parallelism: Option<u64>,
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub update_delay: Option<Duration>,
+    /// Replace every task though nothing changed.
+    #[arg(long)]
+    pub force: bool,
+    #[arg(short, long)]
+    pub detach: bool,
+    pub service: String,
+}
+
+#[derive(Subcommand)]
+pub enum Context {
+    /// Get a certificate for the cluster of the host that is asked, and keep it under a name.
+    Create {
+        /// Where the cluster is reached from here; default: this host's address.
+        #[arg(long, value_name = "HOST:PORT")]
+        addr: Option<String>,
+        name: String,
+    },
+    /// List contexts.
+    Ls,
+    /// Make a context the default. `default` is this host's own socket.
+    Use { name: String },
+    /// Write a context as text, to be taken elsewhere. It holds a private key.
+    Export { name: String },
+    /// Read a context that was exported, from standard input.
+    Import { name: String },
+    /// Forget contexts.
+    Rm {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// `1.5` CPUs as billionths.
+fn cpus(text: &str) -> Result<u64, String> {
+    let n: f64 = text.parse().map_err(|_| format!("{text:?}: expected a number of CPUs, e.g. 0.5"))?;
+    if n.is_finite() && (0.0..=100_000.0).contains(&n) { Ok((n * 1e9).round() as u64) } else { Err(format!("{text}: expected 0 to 100000")) }
+}
+
+/// `64m` as bytes; suffixes b, k, m, g as `docker` takes them.
+fn bytes(text: &str) -> Result<u64, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &lower[number.len()..] {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1u64 << 40,
+        other => return Err(format!("{text:?}: {other:?} is no unit: expected b, k, m or g")),
+    };
+    let n: u64 = number.parse().map_err(|_| format!("{text:?}: expected a number and a unit, e.g. 64m"))?;
+    n.checked_mul(unit).ok_or_else(|| format!("{text}: too large"))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("{text:?}: {e}: expected for example 10s"))
+}
+
+/// `KEY=VALUE`; a bare key has an empty value.
+pub fn pair(text: &str) -> (String, String) {
+    let (k, v) = text.split_once('=').unwrap_or((text, ""));
+    (k.to_owned(), v.to_owned())
+}
+
+/// A `--publish` argument.
+///
+/// # Errors
+/// What is wrong with it and what would be accepted.
+pub fn port(text: &str) -> anyhow::Result<spec::PublishedPort> {
+    let refuse = || anyhow::anyhow!("--publish {text:?}: expected [PUBLISHED:]TARGET[/tcp|/udp] or mode=host,published=P,target=T,protocol=tcp");
+    let number = |t: &str| t.parse::<u16>().map_err(|_| refuse());
+    let protocol = |t: &str| match t {
+        "tcp" => Ok(muster_model::net::Protocol::Tcp),
+        "udp" => Ok(muster_model::net::Protocol::Udp),
+        _ => Err(refuse()),
+    };
+    let mut port = spec::PublishedPort::default();
+    if text.contains('=') {
+        for part in text.split(',') {
+            match part.split_once('=').ok_or_else(refuse)? {
+                ("mode", "host") => port.mode = spec::PublishMode::Host,
+                ("mode", "ingress") => port.mode = spec::PublishMode::Ingress,
+                ("published", p) => port.published = number(p)?,
+                ("target", t) => port.target = number(t)?,
+                ("protocol", p) => port.protocol = protocol(p)?,
+                _ => return Err(refuse()),
+            }
+        }
+        return if port.target == 0 { Err(refuse()) } else { Ok(port) };
+    }
+    let (ports, proto) = text.split_once('/').unwrap_or((text, "tcp"));
+    port.protocol = protocol(proto)?;
+    match ports.split_once(':') {
+        Some((p, t)) => (port.published, port.target) = (number(p)?, number(t)?),
+        None => port.target = number(ports)?,
+    }
+    if port.target == 0 { Err(refuse()) } else { Ok(port) }
+}
+
+/// A `--mount` argument.
+///
+/// # Errors
+/// As [`port`].
+pub fn mount(text: &str) -> anyhow::Result<spec::Mount> {
+    let refuse = || anyhow::anyhow!("--mount {text:?}: expected type=volume|bind|tmpfs,source=S,target=T[,readonly]");
+    let mut mount = spec::Mount::default();
+    for part in text.split(',') {
+        match part.split_once('=').unwrap_or((part, "true")) {
+            ("type", "volume") => mount.kind = spec::MountKind::Volume,
+            ("type", "bind") => mount.kind = spec::MountKind::Bind,
+            ("type", "tmpfs") => mount.kind = spec::MountKind::Tmpfs,
+            ("source" | "src", s) => mount.source = s.to_owned(),
+            ("target" | "dst" | "destination", t) => mount.target = t.to_owned(),
+            ("readonly" | "ro", v) => mount.read_only = v == "true" || v == "1",
+            _ => return Err(refuse()),
+        }
+    }
+    if mount.target.is_empty() { Err(refuse()) } else { Ok(mount) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn ports_are_read_in_both_forms() {
+        let p = port("8080:80/udp").expect("valid");
+        assert_eq!((p.published, p.target, p.protocol), (8080, 80, muster_model::net::Protocol::Udp));
+        let p = port("mode=host,published=81,target=80").expect("valid");
+        assert_eq!((p.published, p.mode), (81, spec::PublishMode::Host));
+        for bad in ["", "x", "80:", "0", "70000", "80/sctp", "mode=none,target=1", "published=1"] {
+            assert!(port(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_cpus_are_read_with_their_units() {
+        assert_eq!(bytes("64m"), Ok(64 << 20));
+        assert_eq!(cpus("1.5"), Ok(1_500_000_000));
+        assert!(bytes("64x").is_err() && bytes("").is_err() && bytes("99999999999t").is_err() && cpus("-1").is_err() && cpus("NaN").is_err());
+    }
+}

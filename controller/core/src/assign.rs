@@ -1,0 +1,380 @@
+//! What each node must know, and the deltas that tell it.
+//!
+//! A node is told of: its tasks; the networks its live tasks are in, and those that published ports lead through; the
+//! services of these networks with their backends; and where the endpoints of these networks are. A network that a node
+//! has tasks in comes with all its endpoints, one that only published ports lead through with those of the backends.
+//!
+//! Events say which nodes may be touched; those sets are computed anew and compared with what was sent.
+
+use crate::{Effect, Effects, SessionId};
+use muster_model::{
+    NetworkId, NodeId, ServiceId, TaskId,
+    assignment::{
+        Assignment, AssignmentKey, AssignmentSet, AssignmentUpdate, EndpointAssignment, NetworkAssignment,
+        ServiceAssignment,
+    },
+    cluster::{Network, Node, NodeState, Service, Task, TaskState, TaskStatus},
+    spec::PublishMode,
+};
+use muster_state::{Event, Object, State};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    sync::Arc,
+};
+
+/// What the nodes with a session were sent, and who shares networks with whom.
+#[derive(Debug, Default)]
+pub(crate) struct Dispatch {
+    sent: BTreeMap<NodeId, Sent>,
+    dirty: BTreeSet<NodeId>,
+    /// Live tasks with an address on a network, by node.
+    tasks: BTreeMap<NetworkId, BTreeMap<NodeId, BTreeSet<TaskId>>>,
+    /// Services on a network.
+    services: BTreeMap<NetworkId, BTreeSet<ServiceId>>,
+    /// The same by service.
+    networks: BTreeMap<ServiceId, BTreeSet<NetworkId>>,
+    /// Services that every node answers for, by the network they lead through.
+    published: BTreeMap<NetworkId, BTreeSet<ServiceId>>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    session: SessionId,
+    set: AssignmentSet,
+    /// Nothing was sent in this session yet, or the node lost track.
+    whole: bool,
+}
+
+/// What is computed once in a round, however many nodes are told.
+#[derive(Default)]
+struct Round {
+    services: BTreeMap<ServiceId, Option<ServiceAssignment>>,
+    /// Endpoints of a network, all or only those of backends.
+    endpoints: BTreeMap<(NetworkId, bool), Rc<Vec<EndpointAssignment>>>,
+}
+
+impl Dispatch {
+    pub fn new(state: &State) -> Self {
+        let mut dispatch = Self::default();
+        state.services().for_each(|s| dispatch.add_service(state, s));
+        state.tasks().for_each(|t| dispatch.add_task(t));
+        dispatch
+    }
+
+    pub fn opened(&mut self, node: NodeId, session: SessionId) {
+        self.sent.insert(node, Sent { session, set: AssignmentSet::default(), whole: true });
+        self.dirty.insert(node);
+    }
+
+    pub fn closed(&mut self, node: NodeId, session: SessionId) {
+        if self.sent.get(&node).is_some_and(|s| s.session == session) {
+            self.sent.remove(&node);
+        }
+    }
+
+    pub fn resync(&mut self, node: NodeId, session: SessionId) {
+        if let Some(sent) = self.sent.get_mut(&node).filter(|s| s.session == session) {
+            sent.whole = true;
+            self.dirty.insert(node);
+        }
+    }
+
+    /// Takes in what an entry changed. `state` is as after all of it.
+    pub fn applied(&mut self, state: &State, events: &[Event]) {
+        for event in events {
+            match (&event.before, &event.after) {
+                (before, after @ Some(Object::Task(_))) | (before @ Some(Object::Task(_)), after) => {
+                    self.task_changed(as_task(before), as_task(after));
+                }
+                (before, after @ Some(Object::Service(_))) | (before @ Some(Object::Service(_)), after) => {
+                    self.service_changed(state, as_service(before), as_service(after));
+                }
+                (before, after @ Some(Object::Node(_))) | (before @ Some(Object::Node(_)), after) => {
+                    self.node_changed(as_node(before), as_node(after));
+                }
+                (_, Some(Object::Network(n))) | (Some(Object::Network(n)), None) => self.touch_network(n.id),
+                _ => {}
+            }
+        }
+    }
+
+    fn task_changed(&mut self, before: Option<&Task>, after: Option<&Task>) {
+        if let (Some(b), Some(a)) = (before, after)
+            && told(b) == told(a)
+            && is_backend(b) == is_backend(a)
+            && is_live(b) == is_live(a)
+        {
+            return;
+        }
+        for t in before.iter().chain(&after) {
+            self.dirty.extend(t.node);
+        }
+        let seen = |t: Option<&Task>| t.map(|t| (is_live(t), is_backend(t), t.addresses.clone()));
+        if seen(before) == seen(after) {
+            return;
+        }
+        if let Some(t) = before {
+            self.remove_task(t);
+        }
+        if let Some(t) = after {
+            self.add_task(t);
+        }
+        let mut networks: BTreeSet<NetworkId> =
+            before.iter().chain(&after).flat_map(|t| t.addresses.iter().map(|a| a.network)).collect();
+        // A task of an older spec may have no address on a network where its service is known.
+        for t in before.iter().chain(&after) {
+            networks.extend(self.networks.get(&t.service).into_iter().flatten());
+        }
+        networks.into_iter().for_each(|n| self.touch_network(n));
+    }
+
+    fn service_changed(&mut self, state: &State, before: Option<&Service>, after: Option<&Service>) {
+        if let Some(s) = before {
+            self.touch_service(state, s);
+            self.remove_service(s.id);
+        }
+        if let Some(s) = after {
+            self.add_service(state, s);
+            self.touch_service(state, s);
+        }
+    }
+
+    fn node_changed(&mut self, before: Option<&Node>, after: Option<&Node>) {
+        let seen = |n: Option<&Node>| n.map(|n| (n.status.state == NodeState::Down, n.description.vtep));
+        if seen(before) == seen(after) {
+            return;
+        }
+        let Some(id) = after.or(before).map(|n| n.id) else { return };
+        self.dirty.insert(id);
+        let shared: Vec<NetworkId> =
+            self.tasks.iter().filter(|(_, by_node)| by_node.contains_key(&id)).map(|(n, _)| *n).collect();
+        shared.into_iter().for_each(|n| self.touch_network(n));
+    }
+
+    /// Everybody who knows of this network.
+    fn touch_network(&mut self, network: NetworkId) {
+        if self.published.get(&network).is_some_and(|s| !s.is_empty()) {
+            self.dirty.extend(self.sent.keys());
+        } else if let Some(by_node) = self.tasks.get(&network) {
+            self.dirty.extend(by_node.keys());
+        }
+    }
+
+    fn touch_service(&mut self, state: &State, service: &Service) {
+        if publishes(service) {
+            self.dirty.extend(self.sent.keys());
+            return;
+        }
+        networks_of(state, service).into_iter().for_each(|n| self.touch_network(n));
+    }
+
+    fn add_task(&mut self, task: &Task) {
+        if let Some(node) = task.node.filter(|_| is_live(task)) {
+            for a in &task.addresses {
+                self.tasks.entry(a.network).or_default().entry(node).or_default().insert(task.id);
+            }
+        }
+    }
+
+    fn remove_task(&mut self, task: &Task) {
+        let Some(node) = task.node else { return };
+        for a in &task.addresses {
+            let Some(by_node) = self.tasks.get_mut(&a.network) else { continue };
+            if let Some(tasks) = by_node.get_mut(&node) {
+                tasks.remove(&task.id);
+                if tasks.is_empty() {
+                    by_node.remove(&node);
+                    // It leaves the network, and is told so.
+                    self.dirty.insert(node);
+                }
+            }
+            if by_node.is_empty() {
+                self.tasks.remove(&a.network);
+            }
+        }
+    }
+
+    fn add_service(&mut self, state: &State, service: &Service) {
+        if service.removing {
+            return;
+        }
+        let networks = networks_of(state, service);
+        for network in &networks {
+            self.services.entry(*network).or_default().insert(service.id);
+        }
+        self.networks.insert(service.id, networks);
+        if let Some(network) = ingress_network(state, service) {
+            self.published.entry(network).or_default().insert(service.id);
+        }
+    }
+
+    fn remove_service(&mut self, id: ServiceId) {
+        for network in self.networks.remove(&id).unwrap_or_default() {
+            for index in [&mut self.services, &mut self.published] {
+                if let Some(services) = index.get_mut(&network) {
+                    services.remove(&id);
+                    if services.is_empty() {
+                        index.remove(&network);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends what touched nodes do not know yet.
+    pub fn send(&mut self, state: &State, out: &mut Effects) {
+        if self.dirty.is_empty() {
+            return;
+        }
+        let mut round = Round::default();
+        for node in std::mem::take(&mut self.dirty) {
+            let Some(mut sent) = self.sent.remove(&node) else { continue };
+            let mut next =
+                AssignmentSet { generation: sent.set.generation + 1, items: self.items(state, node, &mut round) };
+            let update =
+                if sent.whole { Some(AssignmentUpdate::Whole(next.clone())) } else { sent.set.delta_to(&next) };
+            match update {
+                Some(update) => out.push(Effect::SendAssignments { node, session: sent.session, update }),
+                None => next.generation = sent.set.generation,
+            }
+            sent.set = next;
+            sent.whole = false;
+            self.sent.insert(node, sent);
+        }
+    }
+
+    fn items(&self, state: &State, node: NodeId, round: &mut Round) -> BTreeMap<AssignmentKey, Assignment> {
+        let mut items = Vec::new();
+        let tasks = state.tasks_on_node(node).filter(|t| t.status.state >= TaskState::Assigned);
+        items.extend(tasks.map(|t| Assignment::Task(Arc::new(told(t)))));
+        let local: BTreeSet<NetworkId> =
+            self.tasks.iter().filter(|(_, by_node)| by_node.contains_key(&node)).map(|(n, _)| *n).collect();
+        let known: BTreeSet<NetworkId> = local.iter().chain(self.published.keys()).copied().collect();
+        items.extend(known.iter().filter_map(|n| state.network(*n)).map(|n| Assignment::Network(network(n))));
+        let here = local.iter().filter_map(|n| self.services.get(n)).flatten();
+        let services: BTreeSet<ServiceId> = here.chain(self.published.values().flatten()).copied().collect();
+        for id in services {
+            let assignment = round.services.entry(id).or_insert_with(|| state.service(id).map(|s| service(state, s)));
+            items.extend(assignment.clone().map(Assignment::Service));
+        }
+        for id in known {
+            let which = (id, !local.contains(&id));
+            let all = round.endpoints.entry(which).or_insert_with(|| Rc::new(self.endpoints(state, which))).clone();
+            items.extend(all.iter().filter(|e| e.node != node).copied().map(Assignment::Endpoint));
+        }
+        items.into_iter().map(|a| (a.key(), a)).collect()
+    }
+
+    fn endpoints(&self, state: &State, (id, only_backends): (NetworkId, bool)) -> Vec<EndpointAssignment> {
+        let mut endpoints = Vec::new();
+        for (node, tasks) in self.tasks.get(&id).into_iter().flatten() {
+            let Some(vtep) = state.node(*node).and_then(|n| n.description.vtep) else { continue };
+            for task in tasks.iter().filter_map(|t| state.task(*t)).filter(|t| !only_backends || is_backend(t)) {
+                let here = task.addresses.iter().filter(|a| a.network == id);
+                endpoints.extend(here.map(|a| EndpointAssignment {
+                    network: id,
+                    ip: a.ip,
+                    mac: a.mac,
+                    node: *node,
+                    vtep,
+                }));
+            }
+        }
+        endpoints
+    }
+}
+
+fn as_task(o: &Option<Object>) -> Option<&Task> {
+    if let Some(Object::Task(t)) = o { Some(t) } else { None }
+}
+
+fn as_service(o: &Option<Object>) -> Option<&Service> {
+    if let Some(Object::Service(s)) = o { Some(s) } else { None }
+}
+
+fn as_node(o: &Option<Object>) -> Option<&Node> {
+    if let Some(Object::Node(n)) = o { Some(n) } else { None }
+}
+
+/// Has an address that others may send to: given to a node, and not known to have ended.
+fn is_live(task: &Task) -> bool {
+    task.node.is_some() && task.status.state >= TaskState::Assigned && !task.status.state.is_terminal()
+}
+
+/// Runs and is to keep running.
+fn is_backend(task: &Task) -> bool {
+    task.status.state == TaskState::Running && task.desired <= TaskState::Running
+}
+
+/// A task as its node is told of it: without what the node itself reported. That it has ended is said, so that a node
+/// that lost its records does not start it again; that it was orphaned is not, for it may still run there.
+fn told(task: &Task) -> Task {
+    let mut told = task.clone();
+    let state = match task.status.state {
+        TaskState::Orphaned => TaskState::Assigned,
+        ended if ended.is_terminal() => ended,
+        other => other.min(TaskState::Assigned),
+    };
+    told.status = TaskStatus { state, ..TaskStatus::default() };
+    told.meta.updated_at = told.meta.created_at;
+    told
+}
+
+fn publishes(service: &Service) -> bool {
+    service.spec.endpoint.ports.iter().any(|p| p.mode == PublishMode::Ingress)
+}
+
+/// The network that the service's ingress ports lead through: its first, else the ingress network.
+fn ingress_network(state: &State, service: &Service) -> Option<NetworkId> {
+    if !publishes(service) {
+        return None;
+    }
+    let first = service.spec.task.networks.first().and_then(|n| n.target.parse().ok());
+    first.or_else(|| state.ingress_network().map(|n| n.id))
+}
+
+fn networks_of(state: &State, service: &Service) -> BTreeSet<NetworkId> {
+    let named = service.spec.task.networks.iter().filter_map(|n| n.target.parse().ok());
+    named.chain(service.endpoint.vips.keys().copied()).chain(ingress_network(state, service)).collect()
+}
+
+fn network(n: &Network) -> NetworkAssignment {
+    NetworkAssignment {
+        id: n.id,
+        name: n.spec.name.clone(),
+        vni: n.vni,
+        subnet: n.subnet,
+        gateway: n.gateway,
+        internal: n.spec.internal,
+    }
+}
+
+fn service(state: &State, s: &Service) -> ServiceAssignment {
+    let mut aliases: BTreeMap<NetworkId, BTreeSet<String>> = BTreeMap::new();
+    for n in &s.spec.task.networks {
+        if let (Ok(id), false) = (n.target.parse(), n.aliases.is_empty()) {
+            aliases.entry(id).or_default().extend(n.aliases.iter().cloned());
+        }
+    }
+    let networks = networks_of(state, s);
+    let mut backends: BTreeMap<NetworkId, BTreeSet<std::net::Ipv4Addr>> = BTreeMap::new();
+    for task in state.tasks_of_service(s.id).filter(|t| is_backend(t)) {
+        let down = task.node.and_then(|n| state.node(n)).is_none_or(|n| n.status.state == NodeState::Down);
+        if !down {
+            for a in task.addresses.iter().filter(|a| networks.contains(&a.network)) {
+                backends.entry(a.network).or_default().insert(a.ip);
+            }
+        }
+    }
+    ServiceAssignment {
+        id: s.id,
+        name: s.spec.name.clone(),
+        mode: s.spec.endpoint.mode,
+        vips: s.endpoint.vips.clone(),
+        aliases,
+        backends,
+        ports: s.endpoint.ports.iter().filter(|p| p.mode == PublishMode::Ingress).copied().collect(),
+        ingress_network: ingress_network(state, s),
+    }
+}

@@ -1,0 +1,7 @@
+//! Whole control planes in one process: real journals, real mTLS on loopback.
+
+mod agents;
+mod certificates;
+mod harness;
+mod members;
+mod replication;

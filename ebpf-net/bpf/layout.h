@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* What each map holds: the contract with src/layout.rs, which mirrors every struct and asserts its size.
+ * Addresses and ports are in network byte order, everything else in the machine's. No struct has implicit padding. */
+#pragma once
+#include "kernel.h"
+
+/* One entry: what the programs must know of this host. */
+struct config {
+    u32 vtep_ip;        /* 0: no tunnels */
+    u32 uplink;         /* ifindex that tunnels leave through */
+    u32 host_if;        /* ifindex of the device between the host's stack and remote endpoints; 0: none */
+    u16 vxlan_port;
+    u8 host_if_mac[6];
+    u32 pad;
+};
+
+/* ifindex of a host side veth -> the one endpoint behind it. */
+#define IFACE_INTERNAL 1        /* no way out of the network */
+#define IFACE_NO_OUTBOUND 2     /* the host has no route back to this endpoint: its address is used twice here */
+struct iface {
+    u32 scope, ip, subnet, mask, gateway, flags;
+    u8 mac[6], host_mac[6];
+};
+
+/* (scope, address) -> where it lives. */
+enum endpoint_kind { EP_LOCAL = 1, EP_REMOTE = 2, EP_VIP = 3, EP_GATEWAY = 4 };
+struct endpoint_key { u32 scope, ip; };
+struct endpoint {
+    u32 kind;
+    u32 ifindex;        /* local: host side veth */
+    u32 vtep;           /* remote: tunnel address of its host */
+    u32 count;          /* VIP: how many backends */
+    u64 set;            /* VIP: which backends */
+    u8 mac[6], host_mac[6]; /* local: both ends of the veth pair */
+    u32 pad;
+};
+
+/* (set, 0..count) -> backend. A set is never changed: another list of backends is another set. */
+struct backend_key { u64 set; u32 index, pad; };
+struct backend { u32 ip; u16 port; u16 pad; };  /* port 0: the port that was asked for */
+
+struct published_key { u32 host_ip; u16 port; u8 proto, pad; }; /* host_ip 0: any address of the host */
+struct published { u64 set; u32 count, scope; };
+
+/* cookie of a network namespace -> what the socket hooks do for it. */
+#define NETNS_HOST 1
+#define NETNS_SCOPES 16
+struct netns {
+    u32 flags;
+    u16 dns_udp, dns_tcp;       /* 0: no DNS server there */
+    u32 scopes;
+    u32 scope[NETNS_SCOPES];
+};
+
+struct subnet_key { u32 prefix, ip; };  /* longest prefix match -> scope */
+
+/* Connection table: each translated connection has two entries that name each other, keyed by the packet as it is met. */
+enum conn_dir { DIR_FORWARD = 0, DIR_REPLY = 1 };
+#define SCOPE_OUTSIDE 0xffffffff
+struct conn_key { u32 scope, saddr, daddr; u16 sport, dport; u8 proto, dir; u16 pad; };
+enum conn_action {
+    CONN_ENDPOINT = 1,  /* rewrite, then to the endpoint (scope, daddr) */
+    CONN_OUT = 2,       /* rewrite, then out of ifindex to a client outside */
+    CONN_VIA = 3,       /* not rewritten: back through the tunnel to the node that the client came in through */
+};
+#define CONN_REPLIED 1
+#define CONN_FIN_FORWARD 2
+#define CONN_FIN_REPLY 4
+#define CONN_RESET 8
+#define CONN_ACKED_FORWARD 16   /* that side's FIN was acknowledged: all it sent has arrived */
+#define CONN_ACKED_REPLY 32
+struct conn {
+    u64 seen;           /* coarse monotonic ns, exact to CONN_REFRESH */
+    u32 saddr, daddr;   /* the packet after translation */
+    u16 sport, dport;
+    u32 scope;          /* where it is after translation: also the partner's key */
+    u32 vtep, ifindex;
+    u8 action, state;
+    u16 pad;
+    u32 fin[2];         /* by direction: the acknowledgement number that confirms its FIN, network order */
+    u32 pad2;
+};
+
+/* Which ports the later fragments of a datagram belong to. */
+struct frag_key { u32 scope, saddr, daddr; u16 id; u8 proto, pad; };
+struct frag { u16 sport, dport; };
+
+/* Socket load balancer: what a socket was told it is connected to. */
+struct peer_key { u64 socket; u32 ip; u16 port; u16 pad; };
+struct peer { u32 ip; u16 port; u16 flags; };
+#define PEER_WAS_V6_LOOPBACK 1
+
+/* What a socket that sends datagrams without connecting was given for an address: it keeps it as long as the set. */
+struct pick { u64 set; u32 ip; u16 port; u16 pad; };
+
+/* src/counters.rs names them in this order. */
+enum reason {
+    C_LOCAL, C_TUNNEL_OUT, C_TUNNEL_IN, C_ARP, C_OUTBOUND, C_VIP_PACKET, C_VIP_REPLY, C_INGRESS, C_INGRESS_REPLY,
+    C_SOCKET_VIP, C_SOCKET_PUBLISHED, C_SOCKET_DNS, C_ECHO, C_HOST_IN, C_HOST_OUT,
+    /* drops */
+    D_UNKNOWN_INTERFACE, D_SPOOFED_MAC, D_SPOOFED_IP, D_IPV6, D_PROTOCOL, D_MALFORMED, D_NO_ENDPOINT, D_NO_BACKEND,
+    D_NO_CONNECTION, D_MULTICAST, D_INTERNAL, D_ISOLATION, D_NO_OUTBOUND, D_UNKNOWN_VTEP, D_UNKNOWN_VNI,
+    D_TUNNEL_SPOOF, D_PORT_CONFLICT, D_TOO_BIG, D_DIRECT, D_REWRITE,
+    REASONS,
+};

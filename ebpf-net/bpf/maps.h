@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* The maps. All are pinned by name and shared by the packet and the socket programs. Tables that follow the view are
+ * allocated as they fill; connection tables are allocated whole and forget the oldest. An empty instance takes about
+ * 25 MB of kernel memory. */
+#pragma once
+#include "layout.h"
+
+MAP(config_map, MAP_ARRAY, 1, u32, struct config);
+MAP(counters, MAP_PERCPU_ARRAY, REASONS, u32, u64);
+MAP_WITH_FLAGS(ifaces, MAP_HASH, 16384, NO_PREALLOC, u32, struct iface);
+MAP_WITH_FLAGS(endpoints, MAP_HASH, 131072, NO_PREALLOC, struct endpoint_key, struct endpoint);
+MAP_WITH_FLAGS(backends, MAP_HASH, 131072, NO_PREALLOC, struct backend_key, struct backend);
+MAP_WITH_FLAGS(published, MAP_HASH, 16384, NO_PREALLOC, struct published_key, struct published);
+MAP_WITH_FLAGS(networks, MAP_HASH, 16384, NO_PREALLOC, u32, u32);       /* scope -> MTU */
+MAP_WITH_FLAGS(subnets, MAP_LPM_TRIE, 16384, NO_PREALLOC, struct subnet_key, u32);
+MAP_WITH_FLAGS(vteps, MAP_HASH, 16384, NO_PREALLOC, u32, u32);
+MAP_WITH_FLAGS(host_addrs, MAP_HASH, 4096, NO_PREALLOC, u32, u32);
+MAP_WITH_FLAGS(namespaces, MAP_HASH, 16384, NO_PREALLOC, u64, struct netns);
+MAP(conns, MAP_LRU_HASH, 131072, struct conn_key, struct conn);
+MAP(frags, MAP_LRU_HASH, 4096, struct frag_key, struct frag);
+MAP(peers, MAP_LRU_HASH, 32768, struct peer_key, struct peer);
+MAP(picks, MAP_LRU_HASH, 8192, struct peer_key, struct pick);
+
+inline void count(u32 reason)
+{
+    u64 *n = map_lookup(&counters, &reason);
+    if (n)
+        *n += 1;
+}
+
+inline struct config *get_config(void)
+{
+    u32 zero = 0;
+    return map_lookup(&config_map, &zero);
+}
+
+inline struct endpoint *find_endpoint(u32 scope, u32 ip)
+{
+    struct endpoint_key key = { .scope = scope, .ip = ip };
+    return map_lookup(&endpoints, &key);
+}
+
+/* A random backend of a set. Null although n is not 0: the set was replaced this moment; who looks again finds the new one. */
+inline struct backend *pick_backend(u64 set, u32 n)
+{
+    if (!n)
+        return 0;
+    struct backend_key key = { .set = set, .index = random_u32() % n };
+    return map_lookup(&backends, &key);
+}
+
+inline struct backend *pick_of_vip(u32 scope, u32 ip, struct endpoint *vip)
+{
+    struct backend *b = pick_backend(vip->set, vip->count);
+    if (b || !vip->count)
+        return b;
+    vip = find_endpoint(scope, ip);
+    return vip && vip->kind == EP_VIP ? pick_backend(vip->set, vip->count) : 0;
+}
+
+/* The published port, on this very address first, then on any. */
+inline struct published *find_published(u32 host_ip, u16 port, u8 proto)
+{
+    struct published_key key = { .host_ip = host_ip, .port = port, .proto = proto };
+    struct published *p = map_lookup(&published, &key);
+    if (p)
+        return p;
+    key.host_ip = 0;
+    return map_lookup(&published, &key);
+}
+
+inline struct backend *pick_of_published(u32 host_ip, u16 port, u8 proto, struct published *p)
+{
+    struct backend *b = pick_backend(p->set, p->count);
+    if (b || !p->count)
+        return b;
+    p = find_published(host_ip, port, proto);
+    return p ? pick_backend(p->set, p->count) : 0;
+}

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* The packet programs: from_container (ingress of each host side veth), from_uplink (ingress of each uplink), from_host
+ * (egress of the device that leads from the host's stack to remote endpoints). */
+#include "deliver.h"
+
+inline int backend_lives(struct conn *c)
+{
+    struct endpoint *e = find_endpoint(c->scope, c->daddr);
+    return e && (e->kind == EP_LOCAL || e->kind == EP_REMOTE);
+}
+
+/* The entry that a packet to a front (VIP, published port) shall follow; null: choose a backend anew. A repeated SYN
+ * follows the first one; a SYN with the ports of a connection that got as far as a reply begins another. */
+inline struct conn *front_conn(struct conn_key *key, struct packet *p)
+{
+    struct conn *c = conn_find(key);
+    if (!c || !backend_lives(c))
+        return 0;
+    if (is_first_syn(p) && c->state)
+        return 0;
+    return c;
+}
+
+/* A packet to a VIP from a socket that the socket hooks did not see. */
+inline int to_vip(struct __sk_buff *skb, struct packet *p, struct iface *from, struct endpoint *vip)
+{
+    u32 scope = from->scope;
+    if (is_icmp_echo(p))
+        return answer_echo(skb, p);
+    if (!is_tcp_or_udp(p))
+        return drop(D_PROTOCOL);
+    struct conn_key key;
+    conn_key_of(&key, p, scope, DIR_FORWARD);
+    struct conn *c = front_conn(&key, p);
+    if (c)
+        return follow(skb, p, &key, c, C_VIP_PACKET);
+    if (p->later_fragment)
+        return drop(D_NO_CONNECTION);
+    if (p->proto == IP_TCP && !is_first_syn(p))
+        return answer_reset(skb, p, D_NO_CONNECTION);
+    struct backend *b = pick_of_vip(scope, p->daddr, vip);
+    if (!b)
+        return refuse(skb, p, D_NO_BACKEND);
+    /* A container that is its own backend would answer itself directly: its request comes from the gateway. */
+    struct conn to = { .saddr = b->ip == p->saddr ? from->gateway : p->saddr, .daddr = b->ip,
+                       .dport = b->port ? b->port : p->dport, .scope = scope };
+    if (conn_open(p, scope, &to, 0, 0))
+        return drop(D_PORT_CONFLICT);
+    if (rewrite(skb, p, 0, to.saddr, to.sport) || rewrite(skb, p, 1, to.daddr, to.dport))
+        return drop(D_REWRITE);
+    count(C_VIP_PACKET);
+    return deliver(skb, p, scope);
+}
+
+/* A packet to a published port. key: the packet as it was met; c: the connection it belongs to, null for a new one to `pub`.
+ * source: the address that the backend shall see (0: the client's own); out: the uplink it came from, 0 for a container of
+ * ours. */
+inline int to_published(struct __sk_buff *skb, struct packet *p, struct conn_key *key, struct conn *c, u32 source,
+                        u32 out, struct published *pub)
+{
+    if (!c) {
+        struct backend *b = pick_of_published(p->daddr, p->dport, p->proto, pub);
+        if (!b)
+            return refuse(skb, p, D_NO_BACKEND);
+        struct conn to = { .saddr = source ? source : p->saddr, .daddr = b->ip, .dport = b->port ? b->port : p->dport,
+                           .scope = pub->scope };
+        if (conn_open(p, key->scope, &to, !source, out))
+            return drop(D_PORT_CONFLICT);
+        c = map_lookup(&conns, key);
+        if (!c)
+            return drop(D_NO_CONNECTION);
+    }
+    struct endpoint *e = find_endpoint(c->scope, c->daddr);
+    u32 scope = c->scope;
+    u32 *mtu = map_lookup(&networks, &scope);
+    if (e && e->kind == EP_REMOTE && mtu && p->len > *mtu && skb->gso_segs <= 1) {
+        if (p->dont_fragment && out)
+            return answer_unreachable(skb, p, 4, *mtu, D_TOO_BIG);
+        return drop(D_TOO_BIG);
+    }
+    return follow(skb, p, key, c, C_INGRESS);
+}
+
+/* A router on the way to a client says that an answer of ours was too big or got nowhere (RFC 792, RFC 1191): it quotes what the client
+ * would have got, and the backend must hear it of what it sent. In the quoted header the changes of address and checksum cancel
+ * each other out in the sum over all; the port remains to be told to it. */
+inline int icmp_error_to_backend(struct __sk_buff *skb, struct packet *p)
+{
+    struct ipv4 q;
+    u16 ports[2];
+    u32 at = p->l4 + 8;
+    if (skb_load(skb, at, &q, sizeof q) || q.version_ihl != 0x45 || (q.frag & htons(0x1fff)) ||
+        (q.proto != IP_TCP && q.proto != IP_UDP) || skb_load(skb, at + sizeof q, ports, sizeof ports))
+        return TC_ACT_UNSPEC;
+    struct conn_key key = { .scope = SCOPE_OUTSIDE, .saddr = q.daddr, .daddr = q.saddr, .sport = ports[1],
+                            .dport = ports[0], .proto = q.proto, .dir = DIR_FORWARD };
+    struct conn *c = conn_find(&key);
+    if (!c)
+        return TC_ACT_UNSPEC;
+    u32 scope = c->scope, backend = c->daddr;
+    u16 quoted_ports[2] = { c->dport, c->sport };
+    if (l3_csum_replace(skb, at + 10, q.saddr, backend, 4) || skb_store(skb, at + 12, &backend, 4, 0) ||
+        l4_csum_replace(skb, p->l4 + 2, ports[0], quoted_ports[0], 2) ||
+        l4_csum_replace(skb, p->l4 + 2, ports[1], quoted_ports[1], 2) ||
+        skb_store(skb, at + sizeof q, quoted_ports, sizeof quoted_ports, 0) || rewrite(skb, p, 1, backend, 0))
+        return drop(D_REWRITE);
+    count(C_INGRESS);
+    return deliver(skb, p, scope);
+}
+
+inline int is_group_address(u32 ip, struct iface *from)
+{
+    return (ip & htonl(0xf0000000)) == htonl(0xe0000000) || ip == 0xffffffff ||
+           (from->mask != 0xffffffff && ip == (from->subnet | ~from->mask));
+}
+
+/* To an address of the host itself: a published port, or its own services. */
+inline int to_host(struct __sk_buff *skb, struct packet *p, struct iface *from)
+{
+    if (is_tcp_or_udp(p)) {
+        struct published *pub = find_published(p->daddr, p->dport, p->proto);
+        struct conn_key key;
+        conn_key_of(&key, p, from->scope, DIR_FORWARD);
+        struct conn *c = pub ? front_conn(&key, p) : 0;
+        if (pub && (c || (!p->later_fragment && (p->proto == IP_UDP || is_first_syn(p)))))
+            return to_published(skb, p, &key, c, p->daddr, 0, pub);
+    }
+    /* From an internal network only answers reach the host, so that it can check on its containers. */
+    if (from->flags & IFACE_INTERNAL) {
+        int answer = (p->proto == IP_TCP && !is_first_syn(p)) || (p->proto == IP_ICMP && p->icmp_type == 0);
+        if (!answer)
+            return answer_unreachable(skb, p, 0, 0, D_INTERNAL);
+    }
+    count(C_HOST_IN);
+    return TC_ACT_UNSPEC;
+}
+
+/* No endpoint of the container's own network has the address. */
+inline int leave_network(struct __sk_buff *skb, struct packet *p, struct iface *from)
+{
+    if (p->has_ports) {
+        struct conn_key key;
+        conn_key_of(&key, p, from->scope, DIR_REPLY);
+        struct conn *c = conn_find(&key);
+        if (c)
+            return follow(skb, p, &key, c, C_INGRESS_REPLY);
+    }
+    if (is_group_address(p->daddr, from))
+        return drop(D_MULTICAST);
+    if ((p->daddr & from->mask) == from->subnet)
+        return answer_unreachable(skb, p, 1, 0, D_NO_ENDPOINT);
+    u32 daddr = p->daddr;
+    if (map_lookup(&host_addrs, &daddr))
+        return to_host(skb, p, from);
+    if (from->flags & IFACE_INTERNAL)
+        return answer_unreachable(skb, p, 0, 0, D_INTERNAL);
+    struct subnet_key net = { .prefix = 32, .ip = p->daddr };
+    if (map_lookup(&subnets, &net))
+        return drop(D_ISOLATION);
+    if (from->flags & IFACE_NO_OUTBOUND)
+        return drop(D_NO_OUTBOUND);
+    count(C_OUTBOUND);
+    return TC_ACT_UNSPEC;
+}
+
+inline int same_mac(u8 *a, u8 *b)
+{
+    u32 high_a, high_b;
+    u16 low_a, low_b;
+    memcpy(&high_a, a, 4);
+    memcpy(&high_b, b, 4);
+    memcpy(&low_a, a + 4, 2);
+    memcpy(&low_b, b + 4, 2);
+    return high_a == high_b && low_a == low_b;
+}
+
+SEC("classifier")
+int from_container(struct __sk_buff *skb)
+{
+    u32 ifindex = skb->ifindex;
+    struct iface *from = map_lookup(&ifaces, &ifindex);
+    if (!from)
+        return drop(D_UNKNOWN_INTERFACE);
+    struct eth e;
+    if (skb_load(skb, 0, &e, sizeof e))
+        return drop(D_MALFORMED);
+    if (!same_mac(e.src, from->mac))
+        return drop(D_SPOOFED_MAC);
+    if (e.proto == ETH_ARP)
+        return answer_arp(skb, from);
+    if (e.proto != ETH_IPV4)
+        return drop(e.proto == ETH_IPV6 ? D_IPV6 : D_PROTOCOL);
+    struct packet p = {};
+    u32 scope = from->scope;
+    if (parse(skb, &p, scope))
+        return drop(D_MALFORMED);
+    if (p.saddr != from->ip)
+        return drop(D_SPOOFED_IP);
+
+    if (is_tcp_or_udp(&p) && ntohs(p.dport) >= PORT_FIRST) {
+        struct conn_key key;
+        conn_key_of(&key, &p, scope, DIR_REPLY);
+        struct conn *c = conn_find(&key);
+        if (c && c->action != CONN_VIA)
+            return follow(skb, &p, &key, c, C_VIP_REPLY);
+    }
+    struct endpoint *to = find_endpoint(scope, p.daddr);
+    if (!to)
+        return leave_network(skb, &p, from);
+    if (to->kind == EP_LOCAL)
+        return deliver_local(skb, to);
+    if (to->kind == EP_REMOTE)
+        return tunnel(skb, &p, scope, to->vtep);
+    if (to->kind == EP_VIP)
+        return to_vip(skb, &p, from, to);
+    if (is_icmp_echo(&p))
+        return answer_echo(skb, &p);
+    return refuse(skb, &p, D_NO_ENDPOINT);      /* the gateway has no services */
+}
+
+/* Into the host's own stack, as if it came from the device that leads to remote endpoints. */
+inline int deliver_host(struct __sk_buff *skb)
+{
+    struct config *cfg = get_config();
+    if (!cfg || !cfg->host_if)
+        return drop(D_NO_ENDPOINT);
+    if (skb_store(skb, 0, cfg->host_if_mac, 6, 0))
+        return drop(D_REWRITE);
+    count(C_HOST_IN);
+    return redirect(cfg->host_if, F_INGRESS);
+}
+
+/* What came out of the tunnel from the host at vtep. */
+inline int from_tunnel(struct __sk_buff *skb, u32 scope, u32 vtep)
+{
+    struct packet p = {};
+    if (parse(skb, &p, scope))
+        return drop(D_MALFORMED);
+    count(C_TUNNEL_IN);
+    struct endpoint *from = find_endpoint(scope, p.saddr);
+    if (from && !(from->kind == EP_REMOTE && from->vtep == vtep))
+        return drop(D_TUNNEL_SPOOF);
+    struct endpoint *to = find_endpoint(scope, p.daddr);
+    int here = to && to->kind == EP_LOCAL;
+    if (p.has_ports && (!here || ntohs(p.dport) >= PORT_FIRST)) {
+        struct conn_key key;
+        conn_key_of(&key, &p, scope, DIR_REPLY);
+        struct conn *c = conn_find(&key);
+        if (c && c->action != CONN_VIA)
+            return follow(skb, &p, &key, c, c->action == CONN_OUT ? C_INGRESS_REPLY : C_VIP_REPLY);
+    }
+    if (here) {
+        if (!from && p.has_ports && conn_learn_via(&p, scope, vtep))
+            return drop(D_PORT_CONFLICT);
+        return deliver_local(skb, to);
+    }
+    u32 daddr = p.daddr;
+    if (!to && from && map_lookup(&host_addrs, &daddr))
+        return deliver_host(skb);
+    return drop(D_NO_ENDPOINT);
+}
+
+/* A VXLAN packet for us: checked, stripped, delivered. */
+inline int decapsulate(struct __sk_buff *skb, struct packet *p)
+{
+    u32 vtep = p->saddr;
+    if (!map_lookup(&vteps, &vtep))
+        return drop(D_UNKNOWN_VTEP);
+    struct { struct vxlan vx; struct eth inner; } packed h;
+    if (p->l4 != ETH_LEN + 20 || p->later_fragment || skb_load(skb, p->l4 + sizeof(struct udp), &h, sizeof h) ||
+        !(h.vx.flags & htonl(0x08000000)))
+        return drop(D_MALFORMED);
+    u32 scope = ntohl(h.vx.vni) >> 8;
+    if (!map_lookup(&networks, &scope))
+        return drop(D_UNKNOWN_VNI);
+    if (h.inner.proto != ETH_IPV4)
+        return drop(D_PROTOCOL);
+    if (skb_adjust_room(skb, -(int)sizeof(struct tunnel_head), ROOM_MAC, ROOM_FIXED_GSO))
+        return drop(D_REWRITE);
+    return from_tunnel(skb, scope, vtep);
+}
+
+SEC("classifier")
+int from_uplink(struct __sk_buff *skb)
+{
+    if (skb->protocol != ETH_IPV4 || skb->pkt_type != PACKET_HOST || skb->vlan_present)
+        return TC_ACT_UNSPEC;
+    struct packet p = {};
+    if (parse(skb, &p, SCOPE_OUTSIDE))
+        return TC_ACT_UNSPEC;
+    struct config *cfg = get_config();
+    if (!cfg)
+        return TC_ACT_UNSPEC;
+    if (p.daddr == cfg->vtep_ip && p.proto == IP_UDP && p.dport == cfg->vxlan_port)
+        return decapsulate(skb, &p);
+    u32 daddr = p.daddr;
+    if (!map_lookup(&host_addrs, &daddr)) {
+        /* The host would forward it: nobody outside gets into a network by naming an address of it. */
+        struct subnet_key net = { .prefix = 32, .ip = p.daddr };
+        return map_lookup(&subnets, &net) ? drop(D_DIRECT) : TC_ACT_UNSPEC;
+    }
+    if (p.proto == IP_ICMP && p.icmp_type == 3 && !p.later_fragment)
+        return icmp_error_to_backend(skb, &p);
+    if (!is_tcp_or_udp(&p))
+        return TC_ACT_UNSPEC;
+    struct published *pub = find_published(p.daddr, p.dport, p.proto);
+    if (!pub)
+        return TC_ACT_UNSPEC;
+    struct conn_key key;
+    conn_key_of(&key, &p, SCOPE_OUTSIDE, DIR_FORWARD);
+    struct conn *c = front_conn(&key, &p);
+    /* What neither begins nor belongs to a connection of ours is the host's: an answer to a masqueraded connection that
+     * happens to have this port, or something to be reset. */
+    if (!c && p.proto == IP_TCP && !is_first_syn(&p))
+        return TC_ACT_UNSPEC;
+    if (!c && p.later_fragment)
+        return drop(D_NO_CONNECTION);
+    return to_published(skb, &p, &key, c, 0, skb->ifindex, pub);
+}
+
+SEC("classifier")
+int from_host(struct __sk_buff *skb)
+{
+    if (skb->protocol != ETH_IPV4)
+        return drop(skb->protocol == ETH_IPV6 ? D_IPV6 : D_PROTOCOL);
+    struct packet p = {};
+    if (parse(skb, &p, SCOPE_OUTSIDE))
+        return drop(D_MALFORMED);
+    struct subnet_key net = { .prefix = 32, .ip = p.daddr };
+    u32 *scope = map_lookup(&subnets, &net);
+    if (!scope)
+        return drop(D_NO_ENDPOINT);
+    u32 saddr = p.saddr;
+    if (!map_lookup(&host_addrs, &saddr))
+        return drop(D_DIRECT);  /* forwarded, not the host's own */
+    struct endpoint *to = find_endpoint(*scope, p.daddr);
+    if (!to || to->kind != EP_REMOTE)
+        return drop(D_NO_ENDPOINT);
+    count(C_HOST_OUT);
+    return tunnel(skb, &p, *scope, to->vtep);
+}
+
+char _license[] SEC("license") = "GPL";

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* The socket programs: connect() and sendmsg() of processes in a cgroup of ours get a backend instead of a VIP, the DNS
+ * server's port instead of 127.0.0.11:53, a container instead of a published port of the host itself. No packet is
+ * rewritten; recvmsg() and getpeername() tell the program the address that it asked for.
+ *
+ * Whose socket it is says the cookie of its network namespace. Programs run once per level of the cgroup tree they
+ * are attached at; what was rewritten once is no VIP and no front any more, so a second run changes nothing. */
+#include "maps.h"
+
+#define DNS_IP htonl(0x7f00000b)
+#define DNS_PORT htons(53)
+#define ECONNREFUSED 111
+#define ALLOW 1
+#define REFUSE 0
+
+/* An older kernel (before 5.18) has no bpf_set_retval: callers then get EPERM. Set by the loader. */
+const volatile u32 has_set_retval = 1;
+
+struct address { u32 ip; u16 port; };
+
+inline int refused(void)
+{
+    count(D_NO_BACKEND);
+    if (has_set_retval)
+        set_retval(-ECONNREFUSED);
+    return REFUSE;
+}
+
+inline void remember(struct bpf_sock_addr *ctx, struct address *now, struct address *asked, u16 flags)
+{
+    struct peer_key key = { .socket = socket_cookie(ctx), .ip = now->ip, .port = now->port };
+    struct peer was = { .ip = asked->ip, .port = asked->port, .flags = flags };
+    map_update(&peers, &key, &was, 0);
+}
+
+/* The VIP among the namespace's networks, in their order. */
+inline struct endpoint *find_vip(struct netns *ns, u32 ip, u32 *scope)
+{
+    for (u32 i = 0; i < NETNS_SCOPES; i++) {
+        if (i >= ns->scopes)
+            break;
+        *scope = ns->scope[i];
+        struct endpoint *e = find_endpoint(*scope, ip);
+        if (e)
+            return e->kind == EP_VIP ? e : 0;
+    }
+    return 0;
+}
+
+/* Datagrams of one socket to one address go to one backend: the second and later ones follow the first. `a` is the backend
+ * picked for this one. */
+inline void keep_pick(struct bpf_sock_addr *ctx, u64 set, struct address *asked, struct address *a)
+{
+    struct peer_key key = { .socket = socket_cookie(ctx), .ip = asked->ip, .port = asked->port };
+    struct pick *old = map_lookup(&picks, &key);
+    if (old && old->set == set) {
+        a->ip = old->ip;
+        a->port = old->port;
+        return;
+    }
+    struct pick new = { .set = set, .ip = a->ip, .port = a->port };
+    map_update(&picks, &key, &new, 0);
+}
+
+inline int is_host_address(u32 ip)
+{
+    return (ip & htonl(0xff000000)) == htonl(0x7f000000) || map_lookup(&host_addrs, &ip);
+}
+
+/* Turns `a` into where the socket shall really go. 0: nothing to do, 1: changed, -1: refused. */
+inline int translate(struct bpf_sock_addr *ctx, struct address *a, u8 proto, u16 flags)
+{
+    u64 cookie = netns_cookie(ctx);
+    struct netns *ns = map_lookup(&namespaces, &cookie);
+    if (!ns)
+        return 0;
+    struct address asked = *a;
+    if (a->ip == DNS_IP && a->port == DNS_PORT) {
+        u16 port = proto == IP_TCP ? ns->dns_tcp : ns->dns_udp;
+        if (!port)
+            return 0;
+        a->port = port;
+        count(C_SOCKET_DNS);
+        remember(ctx, a, &asked, flags);
+        return 1;
+    }
+    struct backend *b;
+    u64 set;
+    u32 counted;
+    if ((ns->flags & NETNS_HOST) && is_host_address(a->ip)) {
+        struct published *pub = find_published(a->ip, a->port, proto);
+        if (!pub)
+            return 0;
+        set = pub->set;
+        b = pick_of_published(a->ip, a->port, proto, pub);
+        counted = C_SOCKET_PUBLISHED;
+    } else {
+        u32 scope = 0;
+        struct endpoint *vip = find_vip(ns, a->ip, &scope);
+        if (!vip)
+            return 0;
+        set = vip->set;
+        b = pick_of_vip(scope, a->ip, vip);
+        counted = C_SOCKET_VIP;
+    }
+    if (!b)
+        return -1;
+    a->ip = b->ip;
+    if (b->port)
+        a->port = b->port;
+    if (proto == IP_UDP)
+        keep_pick(ctx, set, &asked, a);
+    count(counted);
+    remember(ctx, a, &asked, flags);
+    return 1;
+}
+
+/* What the program thinks it talks to. */
+inline struct peer *asked_for(struct bpf_sock_addr *ctx, u32 ip, u16 port)
+{
+    struct peer_key key = { .socket = socket_cookie(ctx), .ip = ip, .port = port };
+    return map_lookup(&peers, &key);
+}
+
+inline int forward4(struct bpf_sock_addr *ctx, u8 proto)
+{
+    struct address a = { .ip = ctx->user_ip4, .port = ctx->user_port };
+    int done = translate(ctx, &a, proto, 0);
+    if (done < 0)
+        return refused();
+    if (done) {
+        ctx->user_ip4 = a.ip;
+        ctx->user_port = a.port;
+    }
+    return ALLOW;
+}
+
+inline int reverse4(struct bpf_sock_addr *ctx)
+{
+    struct peer *was = asked_for(ctx, ctx->user_ip4, ctx->user_port);
+    if (was) {
+        ctx->user_ip4 = was->ip;
+        ctx->user_port = was->port;
+    }
+    return ALLOW;
+}
+
+/* IPv6 sockets that talk IPv4: ::ffff:a.b.c.d, and ::1 on a host whose published port is asked for. */
+inline int forward6(struct bpf_sock_addr *ctx, u8 proto)
+{
+    u32 a0 = ctx->user_ip6[0], a1 = ctx->user_ip6[1], a2 = ctx->user_ip6[2], a3 = ctx->user_ip6[3];
+    if (a0 || a1)
+        return ALLOW;
+    struct address a = { .ip = a3, .port = ctx->user_port };
+    u16 flags = 0;
+    if (!a2 && a3 == htonl(1)) {
+        a.ip = htonl(0x7f000001);
+        flags = PEER_WAS_V6_LOOPBACK;
+    } else if (a2 != htonl(0xffff)) {
+        return ALLOW;
+    }
+    int done = translate(ctx, &a, proto, flags);
+    if (done < 0)
+        return refused();
+    if (done) {
+        ctx->user_ip6[2] = htonl(0xffff);
+        ctx->user_ip6[3] = a.ip;
+        ctx->user_port = a.port;
+    }
+    return ALLOW;
+}
+
+inline int reverse6(struct bpf_sock_addr *ctx)
+{
+    u32 a0 = ctx->user_ip6[0], a1 = ctx->user_ip6[1], a2 = ctx->user_ip6[2], a3 = ctx->user_ip6[3];
+    if (a0 || a1 || a2 != htonl(0xffff))
+        return ALLOW;
+    struct peer *was = asked_for(ctx, a3, ctx->user_port);
+    if (was) {
+        if (was->flags & PEER_WAS_V6_LOOPBACK) {
+            ctx->user_ip6[2] = 0;
+            ctx->user_ip6[3] = htonl(1);
+        } else {
+            ctx->user_ip6[3] = was->ip;
+        }
+        ctx->user_port = was->port;
+    }
+    return ALLOW;
+}
+
+SEC("cgroup/connect4") int connect4(struct bpf_sock_addr *ctx) { return forward4(ctx, ctx->protocol); }
+SEC("cgroup/connect6") int connect6(struct bpf_sock_addr *ctx) { return forward6(ctx, ctx->protocol); }
+SEC("cgroup/sendmsg4") int sendmsg4(struct bpf_sock_addr *ctx) { return forward4(ctx, IP_UDP); }
+SEC("cgroup/sendmsg6") int sendmsg6(struct bpf_sock_addr *ctx) { return forward6(ctx, IP_UDP); }
+SEC("cgroup/recvmsg4") int recvmsg4(struct bpf_sock_addr *ctx) { return reverse4(ctx); }
+SEC("cgroup/recvmsg6") int recvmsg6(struct bpf_sock_addr *ctx) { return reverse6(ctx); }
+SEC("cgroup/getpeername4") int getpeername4(struct bpf_sock_addr *ctx) { return reverse4(ctx); }
+SEC("cgroup/getpeername6") int getpeername6(struct bpf_sock_addr *ctx) { return reverse6(ctx); }
+
+char _license[] SEC("license") = "GPL";

@@ -1,0 +1,291 @@
+//! The data plane of one host, from the outside: open, sync, look, remove.
+
+use crate::{
+    bpffs,
+    config::{Config, DnsPorts, Surroundings},
+    counters::Reason,
+    hooks::{Hooks, PacketHook},
+    host::{HostDevice, Survey, TUNNEL_OVERHEAD, enable_forwarding},
+    image::{Ground, GroundPort, MapImage, host_routes, outbound_subnets},
+    layout::MAPS_DIR,
+    masquerade,
+    names::Names,
+    netlink::{Link, Netlink},
+    netns::{self, Netns},
+    ports::{Bench, Ports},
+    probe::{Capabilities, probe},
+    report::{Error, Report, chain},
+    tables::Tables,
+};
+use muster_model::{net::Subnet, view::NodeView};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+/// Pins of the socket programs: those of containers, those of the host's processes.
+const CONTAINERS: &str = "cgroup";
+const HOST: &str = "hostcgroup";
+
+/// The kernel's network programs, maps and interfaces of one host. See the crate's head for how to use it.
+///
+/// Dropping it leaves everything in the kernel as it is, packets go on flowing; [`DataPlane::close_and_remove`] does not.
+pub struct DataPlane {
+    config: Config,
+    names: Names,
+    host: Arc<Netns>,
+    host_path: PathBuf,
+    capabilities: Capabilities,
+    hooks: Hooks,
+    tables: Tables,
+    ports: Ports,
+    host_device: HostDevice,
+    /// What the nft table holds; `None`: not known.
+    masqueraded: Option<BTreeSet<Subnet>>,
+    swept: bool,
+}
+
+impl DataPlane {
+    /// Loads the programs and opens or makes the pinned maps. What runs from before runs on: the first
+    /// [`DataPlane::sync`] replaces it piece by piece, none of which loses a packet.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a bad configuration, [`Error::Kernel`] when the kernel lacks something that cannot be done
+    /// without, [`Error::Netns`], [`Error::Path`], [`Error::Bpf`].
+    pub fn open(config: Config) -> Result<Self, Error> {
+        config.validate()?;
+        let capabilities = probe();
+        if !capabilities.sufficient() {
+            return Err(Error::Kernel { what: capabilities.to_string() });
+        }
+        let host_path = config.host_netns.clone().unwrap_or_else(|| "/proc/thread-self/ns/net".into());
+        let host = Netns::open(&host_path).map_err(|source| Error::Netns { path: host_path.clone(), source })?;
+        bpffs::prepare(&config.bpffs_dir)?;
+        let hooks = Hooks::load(&config.bpffs_dir, config.attach, capabilities.tcx, capabilities.set_retval)?;
+        let tables = Tables::open(&config.bpffs_dir.join(MAPS_DIR))?;
+        Ok(Self {
+            names: Names::new(&config.instance),
+            config,
+            host: Arc::new(host),
+            host_path,
+            capabilities,
+            hooks,
+            tables,
+            ports: Ports::default(),
+            host_device: HostDevice::default(),
+            masqueraded: None,
+            swept: false,
+        })
+    }
+
+    /// Makes the kernel equal to the view. May be called at any time, with any view, as often as liked; after a crash or
+    /// an error in the middle the next call repairs. An endpoint that cannot be served is named in the report and
+    /// holds nobody else up.
+    ///
+    /// The view is the whole truth: an endpoint that is not in it loses its interface at once. After a restart of the
+    /// daemon the first view must therefore be complete; until then the kernel goes on with what it has.
+    ///
+    /// # Errors
+    /// What concerns the whole host; the parts that were done stay done.
+    pub fn sync(&mut self, view: &NodeView, around: &Surroundings) -> Result<Report, Error> {
+        let started = Instant::now();
+        let (host, path) = (self.host.clone(), self.host_path.clone());
+        let mut report = host.run(&path, || self.sync_here(view, around))??;
+        report.took = started.elapsed();
+        Ok(report)
+    }
+
+    /// What the kernel programs counted since the maps were made, on all processors together.
+    ///
+    /// # Errors
+    /// [`Error::Bpf`].
+    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, Error> {
+        self.tables.counters()
+    }
+
+    /// What this kernel can do.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// Takes everything of this instance out of the kernel: programs, maps, interfaces, routes, the nft table. Only
+    /// `ip_forward` stays on.
+    ///
+    /// # Errors
+    /// The first thing that could not be removed; the rest is tried all the same.
+    pub fn close_and_remove(mut self) -> Result<(), Error> {
+        let (host, path) = (self.host.clone(), self.host_path.clone());
+        let in_namespace = host.run(&path, || self.remove_here()).and_then(|done| done);
+        let pins = bpffs::remove(&self.config.bpffs_dir);
+        in_namespace.and(pins)
+    }
+
+    /// The whole of a sync; the thread is in the host's namespace.
+    fn sync_here(&mut self, view: &NodeView, around: &Surroundings) -> Result<Report, Error> {
+        let mut report = Report::default();
+        let mut netlink = open_netlink()?;
+        let links = list_links(&mut netlink)?;
+        let survey = Survey::take(&self.config, &self.names, &links, &mut netlink)?;
+        let source = survey.addrs.contains(&self.config.vtep_ip).then_some(self.config.vtep_ip);
+
+        let mut bench =
+            Bench { names: &self.names, host: &self.host, netlink: &mut netlink, hooks: &mut self.hooks, source };
+        let ports = self.ports.reconcile(view, &links, &mut bench, &mut report)?;
+        let host_if = match survey.tunnel {
+            Some((_, mtu)) => {
+                let mtu = mtu.saturating_sub(TUNNEL_OVERHEAD);
+                Some(self.host_device.ensure(&self.names, &links, mtu, bench.netlink, bench.hooks)?)
+            }
+            None => None,
+        };
+
+        let ground = self.ground(&survey, host_if, ports.clone(), around, &mut report);
+        let (image, notes) = MapImage::of(view, &ground);
+        report.notes.extend(notes);
+        let written = self.tables.write(&image)?;
+        (report.entries_written, report.entries_deleted) = (written.put, written.deleted);
+
+        // Programs start or are replaced when the maps they read are right.
+        self.attach(view, &survey, &ports, &mut report)?;
+        let mut bench =
+            Bench { names: &self.names, host: &self.host, netlink: &mut netlink, hooks: &mut self.hooks, source };
+        let owners = host_routes(view, |key| ports.contains_key(key));
+        self.ports.route(view, &owners, &ports, &mut bench)?;
+        if let Some((index, _)) = host_if {
+            report.notes.extend(self.host_device.route(view, index, &survey, source, &mut netlink)?);
+        }
+        self.outbound(view, &mut report)?;
+        report.notes.extend(survey.notes);
+        if !self.swept {
+            bpffs::remove_other_layouts(&self.config.bpffs_dir, MAPS_DIR)?;
+            self.swept = true;
+        }
+        Ok(report)
+    }
+
+    fn ground(
+        &self,
+        survey: &Survey,
+        host_if: Option<(u32, muster_model::net::Mac)>,
+        ports: BTreeMap<String, GroundPort>,
+        around: &Surroundings,
+        report: &mut Report,
+    ) -> Ground {
+        let tunnels = survey.tunnel.is_some();
+        let host_cookie = self.config.host_cgroup_dir.as_ref().and_then(|_| netns::cookie().ok());
+        Ground {
+            vtep_ip: if tunnels { self.config.vtep_ip } else { Ipv4Addr::UNSPECIFIED },
+            vxlan_port: self.config.vxlan_port,
+            uplink: survey.tunnel.map_or(0, |(index, _)| index),
+            host_if,
+            host_addrs: survey.addrs.clone(),
+            host_cookie,
+            dns: self.dns(around, report),
+            ports,
+            peers: around.peers.iter().filter(|ip| **ip != self.config.vtep_ip).copied().collect(),
+        }
+    }
+
+    /// DNS servers by cookie of the namespace they listen in.
+    fn dns(&self, around: &Surroundings, report: &mut Report) -> BTreeMap<u64, DnsPorts> {
+        let mut found = BTreeMap::new();
+        for (path, ports) in &around.dns {
+            match self.cookie_of(path) {
+                Ok(cookie) => drop(found.insert(cookie, *ports)),
+                Err(e) => report.notes.push(format!("DNS of {}: {}", path.display(), chain(&e))),
+            }
+        }
+        found
+    }
+
+    fn cookie_of(&self, path: &Path) -> Result<u64, Error> {
+        let failed = |source| Error::Netns { path: path.to_owned(), source };
+        let netns = Netns::open(path).map_err(failed)?;
+        netns.enter().map_err(failed)?;
+        let cookie = netns::cookie();
+        self.host.enter().map_err(|_| Error::Worker)?;
+        cookie.map_err(failed)
+    }
+
+    fn attach(
+        &mut self,
+        view: &NodeView,
+        survey: &Survey,
+        ports: &BTreeMap<String, GroundPort>,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let mut wanted = BTreeSet::from([self.names.host_device()]);
+        for (name, index) in &survey.uplinks {
+            self.hooks.attach_interface(PacketHook::Uplink, name, *index)?;
+            wanted.insert(name.clone());
+        }
+        for (key, port) in ports {
+            let name = self.names.veth(key);
+            self.hooks.attach_interface(PacketHook::Container, &name, port.ifindex)?;
+            wanted.insert(name);
+        }
+        // Endpoints that could not be looked at now may work still.
+        wanted.extend(view.local.keys().map(|key| self.names.veth(key)));
+        let containers = &self.config.cgroup_v2_dir;
+        let host = self.config.host_cgroup_dir.as_ref().filter(|dir| *dir != containers);
+        let mut cgroups = Vec::new();
+        for (prefix, dir) in [(CONTAINERS, Some(containers)), (HOST, host)] {
+            let Some(dir) = dir else { continue };
+            match self.hooks.attach_cgroup(prefix, dir) {
+                Ok(()) => cgroups.push(prefix),
+                // Packets are translated still; only 127.0.0.11:53 and the host's own processes are without.
+                Err(e) => report.notes.push(format!("sockets below {} are not balanced: {}", dir.display(), chain(&e))),
+            }
+        }
+        self.hooks.retain(&wanted, &cgroups)
+    }
+
+    fn outbound(&mut self, view: &NodeView, report: &mut Report) -> Result<(), Error> {
+        let subnets = outbound_subnets(view);
+        if self.masqueraded.as_ref() == Some(&subnets) {
+            return Ok(());
+        }
+        if !subnets.is_empty() {
+            enable_forwarding()?;
+        }
+        match masquerade::apply(&self.names, &subnets) {
+            Ok(()) => self.masqueraded = Some(subnets),
+            Err(e) => {
+                // Everything but outbound traffic works without it.
+                self.masqueraded = None;
+                report.notes.push(format!("containers cannot reach the outside: {e}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_here(&mut self) -> Result<(), Error> {
+        let mut netlink = open_netlink()?;
+        let links = list_links(&mut netlink)?;
+        let survey = Survey::take(&self.config, &self.names, &links, &mut netlink);
+        let programs = self.hooks.remove_all(survey.iter().flat_map(|s| s.uplinks.keys()));
+        let mut interfaces = Ok(());
+        for link in links.iter().filter(|l| self.names.owns(l)) {
+            match netlink.delete_link(link.index) {
+                // The other end of a pair went with the first.
+                Err(e) if e.raw_os_error() != Some(libc::ENODEV) => {
+                    interfaces = Err(Error::Netlink { doing: format!("remove interface {}", link.name), source: e });
+                }
+                _ => {}
+            }
+        }
+        let rule = if self.capabilities.nft { masquerade::remove(&self.names) } else { Ok(()) };
+        programs.and(interfaces).and(rule)
+    }
+}
+
+fn open_netlink() -> Result<Netlink, Error> {
+    Netlink::open().map_err(|source| Error::Netlink { doing: "open a socket".into(), source })
+}
+
+fn list_links(netlink: &mut Netlink) -> Result<Vec<Link>, Error> {
+    netlink.links().map_err(|source| Error::Netlink { doing: "list interfaces".into(), source })
+}

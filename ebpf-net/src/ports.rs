@@ -1,0 +1,352 @@
+//! Interfaces of endpoints: a veth pair each, host side in the host's namespace, peer in the container's.
+//!
+//! The kernel is the record. A pair that is whole says so in the alias of its host side, written last, with a digest of what it was
+//! made from; one without it, or with another, is made anew. What can be changed in place (MTU, default route) is
+//! changed in place.
+
+use crate::{
+    hooks::{Hooks, PacketHook},
+    image::GroundPort,
+    names::{Names, fnv, mac_for},
+    netlink::{Link, Netlink, Route, VethEnd},
+    netns::{Netns, cookie, sysctl},
+    report::{Error, Report, chain},
+};
+use muster_model::{
+    net::Subnet,
+    view::{LocalEndpoint, NetworkView, NodeView},
+};
+use nix::net::if_::if_nametoindex;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+/// The interfaces of one instance, as last seen.
+#[derive(Debug, Default)]
+pub struct Ports {
+    /// Cookies of namespaces, valid as long as an interface of ours lives there.
+    cookies: BTreeMap<(PathBuf, u64), u64>,
+    /// Host routes that were set: address -> interface index.
+    routes: BTreeMap<Ipv4Addr, u32>,
+}
+
+/// What the work needs at hand; the calling thread is in the host's namespace.
+pub struct Bench<'a> {
+    pub names: &'a Names,
+    pub host: &'a Netns,
+    pub netlink: &'a mut Netlink,
+    pub hooks: &'a mut Hooks,
+    /// Source address of the host towards containers.
+    pub source: Option<Ipv4Addr>,
+}
+
+/// Why one endpoint has no interface.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("its network {0} is not in the view")]
+    NoNetwork(String),
+    #[error("its namespace {path:?} is gone")]
+    Gone { path: PathBuf },
+    #[error("its namespace {path:?} cannot be opened")]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("its namespace {path:?} is the host's own")]
+    HostNamespace { path: PathBuf },
+    #[error("interface name {0:?}: expected 1 to 15 bytes")]
+    BadName(String),
+    #[error("two endpoints want the interface {0}")]
+    NameTaken(String),
+    #[error("cannot {doing}")]
+    Step {
+        doing: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Hook(#[from] Error),
+}
+
+fn step(doing: &'static str) -> impl FnOnce(io::Error) -> Fault {
+    move |source| Fault::Step { doing, source }
+}
+
+/// An endpoint that can have an interface: all that is needed was found.
+struct Wanted<'a> {
+    key: &'a str,
+    veth: String,
+    endpoint: &'a LocalEndpoint,
+    net: &'a NetworkView,
+    netns: &'a Netns,
+}
+
+impl Wanted<'_> {
+    /// The part of the alias that cannot be changed in place.
+    fn identity(&self) -> u64 {
+        let e = self.endpoint;
+        fnv(format!("{} {} {} {} {} {}", self.netns.inode(), e.ifname, e.ip, e.mac, self.net.subnet, self.net.gateway)
+            .as_bytes())
+    }
+
+    fn alias(&self, names: &Names) -> String {
+        let default_route = if self.endpoint.default_route { "d" } else { "-" };
+        format!("{}{:016x}:{default_route}:{}", names.alias(), self.identity(), self.net.mtu)
+    }
+
+    fn same_identity(&self, names: &Names, link: &Link) -> bool {
+        link.alias.starts_with(&format!("{}{:016x}:", names.alias(), self.identity()))
+    }
+}
+
+impl Ports {
+    /// Makes the interfaces those of the view. Faults of single endpoints go into the report.
+    ///
+    /// # Errors
+    /// What concerns all of them.
+    pub fn reconcile(
+        &mut self,
+        view: &NodeView,
+        links: &[Link],
+        bench: &mut Bench<'_>,
+        report: &mut Report,
+    ) -> Result<BTreeMap<String, GroundPort>, Error> {
+        let namespaces = open_namespaces(view);
+        let by_name: BTreeMap<&str, &Link> = links.iter().map(|l| (l.name.as_str(), l)).collect();
+        let mut wanted = Vec::new();
+        let mut kept: BTreeSet<String> = BTreeSet::from([bench.names.host_device(), bench.names.host_device_far()]);
+        let mut taken = BTreeSet::new();
+        for (key, endpoint) in &view.local {
+            match self.want(key, endpoint, view, &namespaces, bench, &mut taken) {
+                Ok(w) => {
+                    kept.insert(w.veth.clone());
+                    wanted.push(w);
+                }
+                Err(fault) => {
+                    if matches!(fault, Fault::Unreadable { .. }) {
+                        kept.insert(bench.names.veth(key)); // may work still: not ours to cut
+                    }
+                    report.failed.insert(key.clone(), chain(&fault));
+                }
+            }
+        }
+        for link in links.iter().filter(|l| bench.names.owns(l) && !kept.contains(&l.name)) {
+            remove(link, bench)?;
+            report.removed.push(link.name.clone());
+        }
+        let mut ports = BTreeMap::new();
+        for w in &wanted {
+            match self.ensure(w, by_name.get(w.veth.as_str()).copied(), bench) {
+                Ok((port, created)) => {
+                    ports.insert(w.key.to_owned(), port);
+                    if created {
+                        report.created.push(w.key.to_owned());
+                    }
+                }
+                Err(Fault::Hook(Error::Worker)) => return Err(Error::Worker),
+                Err(fault) => {
+                    report.failed.insert(w.key.to_owned(), chain(&fault));
+                }
+            }
+        }
+        Ok(ports)
+    }
+
+    fn want<'a>(
+        &self,
+        key: &'a str,
+        endpoint: &'a LocalEndpoint,
+        view: &'a NodeView,
+        namespaces: &'a BTreeMap<&Path, io::Result<Netns>>,
+        bench: &Bench<'_>,
+        taken: &mut BTreeSet<(u64, &'a str)>,
+    ) -> Result<Wanted<'a>, Fault> {
+        let net =
+            view.networks.get(&endpoint.scope).ok_or_else(|| Fault::NoNetwork(format!("{:?}", endpoint.scope)))?;
+        if endpoint.ifname.is_empty() || endpoint.ifname.len() > 15 || endpoint.ifname.contains(['/', ' ', '\0']) {
+            return Err(Fault::BadName(endpoint.ifname.clone()));
+        }
+        let path = || endpoint.netns.clone();
+        let netns = match namespaces.get(endpoint.netns.as_path()) {
+            Some(Ok(netns)) => netns,
+            Some(Err(e)) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
+                let source = e.raw_os_error().map_or_else(|| io::Error::from(e.kind()), io::Error::from_raw_os_error);
+                return Err(Fault::Unreadable { path: path(), source });
+            }
+            _ => return Err(Fault::Gone { path: path() }),
+        };
+        if netns.inode() == bench.host.inode() {
+            return Err(Fault::HostNamespace { path: path() });
+        }
+        if !taken.insert((netns.inode(), endpoint.ifname.as_str())) {
+            return Err(Fault::NameTaken(endpoint.ifname.clone()));
+        }
+        Ok(Wanted { key, veth: bench.names.veth(key), endpoint, net, netns })
+    }
+
+    /// One interface; true when it was made just now.
+    fn ensure(
+        &mut self,
+        w: &Wanted<'_>,
+        link: Option<&Link>,
+        bench: &mut Bench<'_>,
+    ) -> Result<(GroundPort, bool), Fault> {
+        let place = (w.endpoint.netns.clone(), w.netns.inode());
+        let alias = w.alias(bench.names);
+        let (ifindex, created) = match link {
+            Some(link) if link.alias == alias => (link.index, false),
+            Some(link) if w.same_identity(bench.names, link) => {
+                adjust(w, link, &alias, bench)?;
+                (link.index, false)
+            }
+            stale => {
+                if let Some(link) = stale {
+                    remove(link, bench)?;
+                }
+                self.cookies.remove(&place);
+                (create(w, &alias, bench)?, true)
+            }
+        };
+        let cookie = match self.cookies.get(&place) {
+            Some(cookie) => *cookie,
+            None => {
+                let cookie = inside(w.netns, bench.host, || cookie().map_err(step("read the namespace's cookie")))?;
+                self.cookies.insert(place, cookie);
+                cookie
+            }
+        };
+        Ok((GroundPort { ifindex, host_mac: mac_for(&w.veth), cookie }, created))
+    }
+
+    /// Sets the host's routes and neighbours to endpoints. `owners`: address -> endpoint key.
+    ///
+    /// # Errors
+    /// [`Error::Netlink`].
+    pub fn route(
+        &mut self,
+        view: &NodeView,
+        owners: &BTreeMap<Ipv4Addr, &str>,
+        ports: &BTreeMap<String, GroundPort>,
+        bench: &mut Bench<'_>,
+    ) -> Result<(), Error> {
+        self.cookies.retain(|(path, _), _| view.local.values().any(|e| &e.netns == path));
+        self.routes.retain(|ip, _| owners.contains_key(ip)); // the route went with its interface
+        for (ip, key) in owners {
+            let (Some(port), Some(endpoint)) = (ports.get(*key), view.local.get(*key)) else { continue };
+            if self.routes.get(ip) == Some(&port.ifindex) {
+                continue;
+            }
+            let to = Subnet::containing(*ip, 32);
+            let route = Route { to, ifindex: port.ifindex, gateway: None, source: bench.source };
+            let failed = |source| Error::Netlink { doing: format!("set the route to {ip}"), source };
+            bench.netlink.set_route(&route).map_err(failed)?;
+            bench.netlink.set_neighbour(port.ifindex, *ip, endpoint.mac).map_err(failed)?;
+            self.routes.insert(*ip, port.ifindex);
+        }
+        Ok(())
+    }
+}
+
+/// Each namespace of the view, opened once.
+fn open_namespaces(view: &NodeView) -> BTreeMap<&Path, io::Result<Netns>> {
+    let paths: BTreeSet<&Path> = view.local.values().map(|e| e.netns.as_path()).collect();
+    paths.into_iter().map(|path| (path, Netns::open(path))).collect()
+}
+
+fn remove(link: &Link, bench: &mut Bench<'_>) -> Result<(), Error> {
+    bench.hooks.forget(&link.name)?;
+    match bench.netlink.delete_link(link.index) {
+        Err(e) if e.raw_os_error() != Some(libc::ENODEV) => {
+            Err(Error::Netlink { doing: format!("remove interface {}", link.name), source: e })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes a pair whole, or leaves nothing of it.
+fn create(w: &Wanted<'_>, alias: &str, bench: &mut Bench<'_>) -> Result<u32, Fault> {
+    let near = VethEnd { name: &w.veth, mac: mac_for(&w.veth), netns: None };
+    let far = VethEnd { name: &w.endpoint.ifname, mac: w.endpoint.mac, netns: Some(w.netns.as_raw_fd()) };
+    bench.netlink.add_veth(&near, &far, u32::from(w.net.mtu)).map_err(step("make the veth pair"))?;
+    let index = if_nametoindex(w.veth.as_str()).map_err(|e| step("find the veth pair")(e.into()))?;
+    let done = finish(w, index, alias, bench);
+    if done.is_err() {
+        let link = Link { index, name: w.veth.clone(), alias: String::new(), mac: None, mtu: 0, ethernet: true };
+        if let Err(e) = remove(&link, bench) {
+            tracing::warn!(interface = %w.veth, error = %chain(&e), "a half-made interface stays until the next sync");
+        }
+    }
+    done.map(|()| index)
+}
+
+fn finish(w: &Wanted<'_>, index: u32, alias: &str, bench: &mut Bench<'_>) -> Result<(), Fault> {
+    silence_ipv6(&w.veth);
+    inside(w.netns, bench.host, || configure_inside(w))?;
+    bench.hooks.attach_interface(PacketHook::Container, &w.veth, index)?;
+    let named = vec![LinkAttribute::IfAlias(alias.to_owned())];
+    bench.netlink.set_link(index, LinkFlags::Up, named).map_err(step("bring the host side up"))
+}
+
+/// The container's side: loopback, address, neighbour of the gateway, default route. The thread is in its namespace.
+fn configure_inside(w: &Wanted<'_>) -> Result<(), Fault> {
+    let e = w.endpoint;
+    silence_ipv6(&e.ifname);
+    let mut netlink = Netlink::open().map_err(step("open netlink in the container's namespace"))?;
+    let find = |name: &str| if_nametoindex(name).map_err(|e| step("find the container's interface")(e.into()));
+    let index = find(&e.ifname)?;
+    netlink.set_link(find("lo")?, LinkFlags::Up, vec![]).map_err(step("bring the container's loopback up"))?;
+    netlink.add_address(index, e.ip, w.net.subnet).map_err(step("give the container its address"))?;
+    netlink.set_link(index, LinkFlags::Up, vec![]).map_err(step("bring the container's interface up"))?;
+    netlink
+        .set_neighbour(index, w.net.gateway, mac_for(&w.veth))
+        .map_err(step("set the container's neighbour entry of its gateway"))?;
+    if w.endpoint.default_route {
+        set_default_route(&mut netlink, index, w, true)?;
+    }
+    Ok(())
+}
+
+fn set_default_route(netlink: &mut Netlink, index: u32, w: &Wanted<'_>, on: bool) -> Result<(), Fault> {
+    let everywhere = Subnet::containing(Ipv4Addr::UNSPECIFIED, 0);
+    let route = Route { to: everywhere, ifindex: index, gateway: Some(w.net.gateway), source: None };
+    let done = if on { netlink.set_route(&route) } else { netlink.delete_route(&route) };
+    done.map_err(step("set the container's default route"))
+}
+
+/// What can be changed while the container runs.
+fn adjust(w: &Wanted<'_>, link: &Link, alias: &str, bench: &mut Bench<'_>) -> Result<(), Fault> {
+    let mtu = u32::from(w.net.mtu);
+    inside(w.netns, bench.host, || {
+        let mut netlink = Netlink::open().map_err(step("open netlink in the container's namespace"))?;
+        let index =
+            if_nametoindex(w.endpoint.ifname.as_str()).map_err(|e| step("find the container's interface")(e.into()))?;
+        netlink
+            .set_link(index, LinkFlags::empty(), vec![LinkAttribute::Mtu(mtu)])
+            .map_err(step("set the container's MTU"))?;
+        set_default_route(&mut netlink, index, w, w.endpoint.default_route)
+    })?;
+    let both = vec![LinkAttribute::Mtu(mtu), LinkAttribute::IfAlias(alias.to_owned())];
+    bench.netlink.set_link(link.index, LinkFlags::Up, both).map_err(step("set the MTU of the host side"))
+}
+
+/// Runs `work` in the container's namespace on this thread, and comes back.
+fn inside<T>(netns: &Netns, host: &Netns, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    netns.enter().map_err(step("enter the container's namespace"))?;
+    let done = work();
+    // A thread that cannot come back must do nothing more: the whole sync ends.
+    host.enter().map_err(|_| Fault::Hook(Error::Worker))?;
+    done
+}
+
+/// No link-local address, no neighbour discovery: what the data plane would drop anyway is not sent. A kernel without
+/// IPv6, or a read-only /proc, is no reason to fail.
+pub fn silence_ipv6(interface: &str) {
+    if let Err(e) = sysctl(&format!("ipv6/conf/{interface}/disable_ipv6"), "1") {
+        tracing::debug!(interface, error = %e, "IPv6 is not switched off");
+    }
+}

@@ -1,0 +1,9 @@
+//! The data plane on a real kernel: hosts are network namespaces joined by a bridge, containers are namespaces, and each
+//! program that sends or receives is a process of its own.
+
+mod actor;
+mod lab;
+mod lifecycle;
+mod networks;
+mod ports;
+mod services;

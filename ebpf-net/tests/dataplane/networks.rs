@@ -1,0 +1,229 @@
+//! Containers of one network reach each other, on one host and across hosts, and nobody else.
+
+use crate::lab::{Lab, MTU};
+use muster_ebpf_net::{Attach, Reason};
+use muster_model::net::Scope;
+
+const RED: Scope = Scope::vni(100);
+const BLUE: Scope = Scope::vni(200);
+
+fn talks(lab: &mut Lab, from: (usize, &str), to: (usize, &str), address: &str) {
+    let mut server = lab.inside(to.0, to.1);
+    server.must(&format!("listen tcp {address}:80 {}", to.1));
+    server.must(&format!("listen udp {address}:53 {}", to.1));
+    let mut client = lab.inside(from.0, from.1);
+    client.must(&format!("ping {address} 56"));
+    client.must(&format!("ping {address} {}", MTU - 28));
+    let answer = client.must(&format!("tcp {address}:80 3000000"));
+    assert!(answer.starts_with(to.1), "{answer}");
+    client.must(&format!("udp {address}:53 500 loose"));
+    client.must(&format!("udp {address}:53 4000 connected"));
+    // A process outside of the cgroup fares the same.
+    lab.unseen(from.1).must(&format!("tcp {address}:80 1000"));
+}
+
+#[test]
+fn containers_on_one_host_talk_by_icmp_tcp_and_udp() {
+    let mut lab = Lab::new(1);
+    lab.network(RED, "10.1.0.0/24");
+    lab.container(0, "a", RED, "10.1.0.11");
+    lab.container(0, "b", RED, "10.1.0.12");
+    lab.sync_all();
+    talks(&mut lab, (0, "a"), (0, "b"), "10.1.0.12");
+    assert!(lab.count(0, Reason::Local) > 0);
+    assert_eq!(lab.count(0, Reason::TunnelOut), 0);
+}
+
+#[test]
+fn a_network_of_one_host_needs_no_tunnel() {
+    let mut lab = Lab::new(1);
+    let scope = Scope::local(1);
+    lab.network(scope, "172.30.0.0/16").mtu = 1500;
+    lab.container(0, "a", scope, "172.30.0.2");
+    lab.container(0, "b", scope, "172.30.0.3");
+    lab.sync_all();
+    talks(&mut lab, (0, "a"), (0, "b"), "172.30.0.3");
+}
+
+#[test]
+fn containers_on_two_hosts_talk_by_icmp_tcp_and_udp() {
+    let mut lab = Lab::new(2);
+    lab.network(RED, "10.1.0.0/24");
+    lab.container(0, "a", RED, "10.1.0.11");
+    lab.container(1, "b", RED, "10.1.0.12");
+    lab.sync_all();
+    talks(&mut lab, (0, "a"), (1, "b"), "10.1.0.12");
+    assert!(lab.count(0, Reason::TunnelOut) > 0 && lab.count(0, Reason::TunnelIn) > 0, "{}", lab.drops(0));
+}
+
+#[test]
+fn programs_hung_on_clsact_carry_the_same_traffic() {
+    let mut lab = Lab::with(2, Attach::Clsact);
+    lab.network(RED, "10.1.0.0/24");
+    lab.container(0, "a", RED, "10.1.0.11");
+    lab.container(0, "b", RED, "10.1.0.12");
+    lab.container(1, "c", RED, "10.1.0.13");
+    lab.sync_all();
+    assert!(lab.run_in("h0", "tc filter show dev eth0 ingress").contains("from_uplink"));
+    talks(&mut lab, (0, "a"), (0, "b"), "10.1.0.12");
+    talks(&mut lab, (0, "b"), (1, "c"), "10.1.0.13");
+}
+
+#[test]
+fn networks_with_equal_addresses_do_not_see_each_other() {
+    let mut lab = Lab::new(2);
+    for scope in [RED, BLUE] {
+        lab.network(scope, "10.1.0.0/24");
+    }
+    for (host, key, scope, address) in [
+        (0, "ra", RED, "10.1.0.11"),
+        (1, "rb", RED, "10.1.0.12"),
+        (0, "ba", BLUE, "10.1.0.11"),
+        (1, "bb", BLUE, "10.1.0.12"),
+        (1, "bx", BLUE, "10.1.0.13"),
+    ] {
+        lab.container(host, key, scope, address);
+    }
+    lab.sync_all();
+    talks(&mut lab, (0, "ra"), (1, "rb"), "10.1.0.12");
+    talks(&mut lab, (0, "ba"), (1, "bb"), "10.1.0.12");
+    // 10.1.0.13 exists in blue only.
+    lab.inside(0, "ba").must("ping 10.1.0.13 8");
+    lab.inside(0, "ra").must_fail("ping 10.1.0.13 8");
+}
+
+#[test]
+fn a_container_does_not_reach_another_network_by_way_of_the_host() {
+    let mut lab = Lab::new(1);
+    lab.network(RED, "10.1.0.0/24");
+    lab.network(BLUE, "10.2.0.0/24");
+    lab.container(0, "a", RED, "10.1.0.11");
+    lab.container(0, "b", BLUE, "10.2.0.11");
+    lab.sync_all();
+    lab.inside(0, "a").must_fail("ping 10.2.0.11 8");
+    assert_eq!(lab.count(0, Reason::Isolation), 1);
+    // Nor does a machine outside that routes to it by the host.
+    lab.run_in("-client", "ip route add 10.2.0.0/24 via 192.168.50.1");
+    lab.client().must_fail("ping 10.2.0.11 8");
+    assert_eq!(lab.count(0, Reason::Direct), 1);
+}
+
+#[test]
+fn a_namespace_may_have_an_interface_in_each_of_several_networks() {
+    let mut lab = Lab::new(1);
+    lab.network(RED, "10.1.0.0/24");
+    lab.network(BLUE, "10.2.0.0/24");
+    lab.container(0, "both", RED, "10.1.0.10");
+    lab.endpoint(0, "both-blue", "both", BLUE, "10.2.0.10", "eth1");
+    lab.container(0, "r", RED, "10.1.0.11");
+    lab.container(0, "b", BLUE, "10.2.0.11");
+    lab.sync_all();
+    talks(&mut lab, (0, "both"), (0, "r"), "10.1.0.11");
+    talks(&mut lab, (0, "both"), (0, "b"), "10.2.0.11");
+}
+
+#[test]
+fn frames_with_a_source_that_is_not_the_endpoints_own_are_dropped() {
+    let mut lab = Lab::new(1);
+    lab.network(RED, "10.1.0.0/24");
+    lab.container(0, "a", RED, "10.1.0.11");
+    lab.container(0, "b", RED, "10.1.0.12");
+    lab.sync_all();
+    let mut a = lab.inside(0, "a");
+    // An IPv4 header without options from `source`, protocol 253 (experiments, RFC 3692), no data.
+    let packet = |mac: &str, source: &str| format!("ffffffffffff{mac}0800450000140000000040fd0000{source}0a01000c");
+    let (own_mac, own_ip) = ("02420a01000b", "0a01000b");
+    a.must(&format!("frame eth0 {}", packet(own_mac, "0a010063")));
+    assert_eq!((lab.count(0, Reason::SpoofedIp), lab.count(0, Reason::SpoofedMac)), (1, 0));
+    a.must(&format!("frame eth0 {}", packet("02420a010063", own_ip)));
+    assert_eq!((lab.count(0, Reason::SpoofedIp), lab.count(0, Reason::SpoofedMac)), (1, 1));
+    let before = lab.count(0, Reason::Local);
+    a.must(&format!("frame eth0 {}", packet(own_mac, own_ip)));
+    assert_eq!(lab.count(0, Reason::Local), before + 1);
+    a.must(&format!("frame eth0 ffffffffffff{own_mac}86dd6000000000000000"));
+    assert_eq!(lab.count(0, Reason::Ipv6), 1);
+}
+
+#[test]
+fn a_tunnel_packet_from_a_stranger_or_with_a_false_sender_is_dropped() {
+    let mut lab = Lab::new(2);
+    lab.network(RED, "10.1.0.0/24");
+    lab.container(0, "a", RED, "10.1.0.11");
+    lab.container(1, "b", RED, "10.1.0.12");
+    lab.sync_all();
+    // VXLAN, VNI 100: 10.1.0.12 -> 10.1.0.11, sent by hand from a UDP socket.
+    let inner = "02420a01000b02420a01000c0800450000140000000040fd00000a01000c0a01000b";
+    let vxlan = format!("0800000000006400{inner}");
+    let send = |mut from: crate::actor::Actor| from.must(&format!("datagram 192.168.50.1:4789 {vxlan}"));
+    send(lab.client());
+    assert_eq!(lab.count(0, Reason::UnknownVtep), 1, "{}", lab.drops(0));
+    // From the host that has 10.1.0.12 it is welcome.
+    let before = lab.count(0, Reason::Local);
+    send(lab.on_host(1));
+    assert_eq!(lab.count(0, Reason::Local), before + 1, "{}", lab.drops(0));
+    let stranger = vxlan.replace("006400", "006500");
+    lab.on_host(1).must(&format!("datagram 192.168.50.1:4789 {stranger}"));
+    assert_eq!(lab.count(0, Reason::UnknownVni), 1);
+    let liar = vxlan.replace("0a01000c0a01000b", "0a01000b0a01000b");
+    lab.on_host(1).must(&format!("datagram 192.168.50.1:4789 {liar}"));
+    assert_eq!(lab.count(0, Reason::TunnelSpoof), 1);
+}
+
+#[test]
+fn an_address_that_nobody_has_is_unreachable_at_once_or_by_silence_of_arp() {
+    let mut lab = Lab::new(1);
+    lab.network(RED, "10.1.0.0/24");
+    lab.container(0, "a", RED, "10.1.0.11");
+    lab.container(0, "b", RED, "10.1.0.12");
+    lab.sync_all();
+    let mut a = lab.inside(0, "a");
+    a.must("ping 10.1.0.12 8");
+    lab.remove_endpoint("b");
+    lab.sync_all();
+    // The neighbour is known still, so the packet comes and is answered.
+    let error = a.ask("tcp 10.1.0.12:80 1");
+    assert!(error.starts_with("err HostUnreachable"), "{error}");
+    a.must_fail("ping 10.1.0.99 8");
+}
+
+#[test]
+fn the_host_reaches_its_containers_and_they_reach_it() {
+    let mut lab = Lab::new(2);
+    lab.network(RED, "10.1.0.0/24");
+    lab.network(BLUE, "10.2.0.0/24").internal = true;
+    lab.container(0, "a", RED, "10.1.0.11");
+    lab.container(0, "i", BLUE, "10.2.0.11");
+    lab.container(1, "far", RED, "10.1.0.12");
+    lab.sync_all();
+    let (mut a, mut i, mut far, mut host) =
+        (lab.inside(0, "a"), lab.inside(0, "i"), lab.inside(1, "far"), lab.on_host(0));
+    for (actor, address) in [(&mut a, "10.1.0.11"), (&mut i, "10.2.0.11"), (&mut far, "10.1.0.12")] {
+        actor.must(&format!("listen tcp {address}:80 c"));
+        host.must(&format!("ping {address} 56"));
+        let answer = host.must(&format!("tcp {address}:80 1000000"));
+        assert_eq!(answer, format!("c 192.168.50.1 peer={address}:80"));
+    }
+    host.must("listen tcp 0.0.0.0:7000 host");
+    assert_eq!(a.must("tcp 192.168.50.1:7000 1000"), "host 10.1.0.11 peer=192.168.50.1:7000");
+    i.must_fail("tcp 192.168.50.1:7000 1000");
+    a.must("ping 10.1.0.1 56");
+}
+
+#[test]
+fn outbound_traffic_leaves_with_the_hosts_address_unless_the_network_is_internal() {
+    let mut lab = Lab::new(1);
+    lab.network(RED, "10.1.0.0/24");
+    lab.network(BLUE, "10.2.0.0/24").internal = true;
+    lab.container(0, "a", RED, "10.1.0.11");
+    lab.container(0, "i", BLUE, "10.2.0.11");
+    lab.sync_all();
+    let mut client = lab.client();
+    client.must("listen tcp 192.168.50.100:80 outside");
+    client.must("listen udp 192.168.50.100:53 outside");
+    let mut a = lab.inside(0, "a");
+    a.must("ping 192.168.50.100 56");
+    assert_eq!(a.must("tcp 192.168.50.100:80 1000000"), "outside 192.168.50.1 peer=192.168.50.100:80");
+    assert_eq!(a.must("udp 192.168.50.100:53 100 loose"), "outside 192.168.50.1 peer=192.168.50.100:53");
+    let error = lab.inside(0, "i").must_fail("tcp 192.168.50.100:80 10");
+    assert!(error.starts_with("NetworkUnreachable"), "{error}");
+}

@@ -1,0 +1,97 @@
+//! What one host must know of the world to carry its packets and answer its names: a value, computed, never edited in place.
+//!
+//! `agent-core` computes a [`NodeView`] from the node's assignments and the engine's own endpoints; `ebpf-net` turns it
+//! into kernel maps and interfaces; the DNS server answers from it. Equal views give equal kernels.
+
+use crate::net::{Mac, Protocol, Scope, Subnet};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::PathBuf,
+};
+
+/// Everything the data plane of one host is a function of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Networks that have an endpoint here, or whose endpoints a published port here leads to.
+    pub networks: BTreeMap<Scope, NetworkView>,
+    /// Endpoints of containers on this host, by endpoint key (container id + network name; any unique text).
+    pub local: BTreeMap<String, LocalEndpoint>,
+    /// Endpoints on other hosts.
+    pub remote: BTreeMap<(Scope, Ipv4Addr), RemoteEndpoint>,
+    /// Virtual addresses of services, per network.
+    pub vips: BTreeMap<(Scope, Ipv4Addr), Vip>,
+    /// Ports that this host answers from outside, by (protocol, port).
+    pub published: BTreeMap<PublishedKey, Published>,
+}
+
+/// One network as this host sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkView {
+    /// For people and for name scopes.
+    pub name: String,
+    pub subnet: Subnet,
+    /// Answered for in eBPF (ARP); no interface of the host carries it unless the kernel needs it for outbound traffic.
+    pub gateway: Ipv4Addr,
+    /// The largest IP packet a container may send: the underlay's MTU less 50 bytes on networks that span hosts.
+    pub mtu: u16,
+    /// No way out of the network.
+    pub internal: bool,
+}
+
+/// An endpoint of a container on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalEndpoint {
+    pub scope: Scope,
+    pub ip: Ipv4Addr,
+    pub mac: Mac,
+    /// The container's network namespace, a path that can be opened and handed to setns(2).
+    pub netns: PathBuf,
+    /// The interface's name inside: `eth0`, `eth1`, ...
+    pub ifname: String,
+    /// This endpoint carries the container's default route. One at most per namespace.
+    pub default_route: bool,
+}
+
+/// An endpoint on another host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteEndpoint {
+    /// The tunnel address of the host that has it.
+    pub vtep: Ipv4Addr,
+    pub mac: Mac,
+}
+
+/// A service's address on one network: any port connects to the same port of one of the backends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vip {
+    /// Addresses in the same scope, in order. Empty: connections are refused.
+    pub backends: Vec<Ipv4Addr>,
+}
+
+/// A port of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PublishedKey {
+    pub protocol: Protocol,
+    pub port: u16,
+    /// The host address it is published on; `0.0.0.0` is every address.
+    pub host_ip: Ipv4Addr,
+}
+
+/// Where connections to a published port go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    pub scope: Scope,
+    /// Container address and port of each backend, local and remote. Empty: connections are refused.
+    pub backends: Vec<SocketAddrV4>,
+}
+
+/// What the DNS server answers to containers of one network (names lower case, without a trailing dot).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameTable {
+    /// service -> VIP (or its tasks for endpoint mode dnsrr), `tasks.SERVICE` -> tasks, container name or alias -> address.
+    pub names: BTreeMap<String, Vec<Ipv4Addr>>,
+}
+
+/// The name tables of this host's networks.
+pub type Names = BTreeMap<Scope, NameTable>;

@@ -1,0 +1,141 @@
+//! The TLS of one member: what it shows and whom it believes, swapped as a whole while connections go on.
+
+use crate::{
+    Connections, Credentials, Error, Leaf, NodeIdentity,
+    dial::{self, DialError, Expect},
+    verify,
+};
+use arc_swap::ArcSwap;
+use rustls::{ClientConfig, ServerConfig, client::Resumption, server::NoServerSessionStorage, sign::SingleCertAndKey};
+use std::sync::Arc;
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+/// Shared by every server and client of the host. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tls(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    current: ArcSwap<Current>,
+    connections: Connections,
+    installed: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Current {
+    credentials: Credentials,
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+impl Tls {
+    /// # Errors
+    /// [`Error::Tls`] for keys and roots that rustls refuses.
+    pub fn new(credentials: Credentials) -> Result<Self, Error> {
+        let current = ArcSwap::from_pointee(Current::new(credentials)?);
+        Ok(Self(Arc::new(Inner { current, connections: Connections::default(), installed: watch::Sender::new(1) })))
+    }
+
+    /// Replaces key, certificate and roots. Handshakes from now on use them; open connections go on.
+    ///
+    /// # Errors
+    /// [`Error::OtherCluster`]; [`Error::Tls`]. Nothing changed.
+    pub fn install(&self, credentials: Credentials) -> Result<(), Error> {
+        let (expected, found) = (self.identity().cluster_id, credentials.identity().cluster_id);
+        if expected != found {
+            return Err(Error::OtherCluster { expected, found });
+        }
+        self.0.current.store(Arc::new(Current::new(credentials)?));
+        self.0.installed.send_modify(|n| *n += 1);
+        Ok(())
+    }
+
+    /// Changes with each [`Tls::install`]: the time to dial anew where a long-lived connection should show the new
+    /// certificate.
+    pub fn installed(&self) -> watch::Receiver<u64> {
+        self.0.installed.subscribe()
+    }
+
+    pub fn credentials(&self) -> Credentials {
+        self.0.current.load().credentials.clone()
+    }
+
+    pub fn identity(&self) -> NodeIdentity {
+        self.0.current.load().credentials.identity()
+    }
+
+    pub fn leaf(&self) -> Leaf {
+        self.0.current.load().credentials.leaf().clone()
+    }
+
+    /// The connections that this host's servers have accepted.
+    pub fn connections(&self) -> &Connections {
+        &self.0.connections
+    }
+
+    pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
+        self.0.current.load().server.clone()
+    }
+
+    pub(crate) fn client_config(&self) -> Arc<ClientConfig> {
+        self.0.current.load().client.clone()
+    }
+
+    /// A channel to a member at `addr` (`host:port`), dialled now and again after each loss, each time with the
+    /// credentials of that moment.
+    ///
+    /// A server that refuses our certificate is told apart from one that is away by [`DialError::Connect`]'s `refusal`;
+    /// on a channel that dialled again later, by [`crate::refused_by_peer`].
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn channel(&self, addr: &str, expect: Expect) -> Result<Channel, DialError> {
+        dial::connect(addr, self.connector(expect)).await
+    }
+
+    /// As [`Tls::channel`], dialling at the first call.
+    ///
+    /// # Errors
+    /// [`DialError::Address`].
+    pub fn channel_lazy(&self, addr: &str, expect: Expect) -> Result<Channel, DialError> {
+        dial::connect_lazy(addr, self.connector(expect))
+    }
+
+    fn connector(&self, expect: Expect) -> impl Fn() -> dial::Target + Clone + Send + 'static {
+        let tls = self.clone();
+        move || dial::Target { config: tls.client_config(), name: expect.server_name(tls.identity().cluster_id) }
+    }
+}
+
+impl Current {
+    fn new(credentials: Credentials) -> Result<Self, Error> {
+        Ok(Self {
+            server: Arc::new(server_config(&credentials)?),
+            client: Arc::new(client_config(&credentials)?),
+            credentials,
+        })
+    }
+}
+
+fn server_config(credentials: &Credentials) -> Result<ServerConfig, Error> {
+    let mut config = ServerConfig::builder_with_provider(crate::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(verify::Members::new(credentials.roots())?))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(credentials.certified())));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // No resumption: each connection proves the possession of a key that is trusted now.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(config)
+}
+
+fn client_config(credentials: &Credentials) -> Result<ClientConfig, Error> {
+    let mut config = ClientConfig::builder_with_provider(crate::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(verify::store(credentials.roots())?)
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(credentials.certified())));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}

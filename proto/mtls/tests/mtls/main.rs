@@ -1,0 +1,5 @@
+//! The authority, and handshakes over real sockets on loopback.
+
+mod authority;
+mod handshakes;
+mod harness;

@@ -1,0 +1,107 @@
+//! Streams between the wire and the call traits.
+
+use crate::{from_status, to_status, v1};
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use muster_calls::{Error, Input, LogChunk, Output, Result, StdStream, Stream};
+use muster_model::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+use std::collections::HashMap;
+use tonic::{Status, Streaming};
+
+/// A stream that a server answers with.
+pub(crate) type Reply<T> = futures_core::stream::BoxStream<'static, Result<T, Status>>;
+
+/// How many pieces of input may wait for a slow process before its client is made to wait.
+pub(crate) const INPUT_DEPTH: usize = 16;
+
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Bytes> {
+    serde_json::to_vec(value).map(Bytes::from).map_err(|e| Error::internal(format!("cannot encode an answer: {e}")))
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(json: &[u8], what: &str) -> Result<T> {
+    // Calls that answer nothing send nothing.
+    let json = if json.is_empty() { b"null" } else { json };
+    serde_json::from_slice(json).map_err(|e| Error::invalid(format!("{what}: {e}")))
+}
+
+pub(crate) fn std_stream(n: u32) -> StdStream {
+    match n {
+        0 => StdStream::Stdin,
+        2 => StdStream::Stderr,
+        3 => StdStream::System,
+        _ => StdStream::Stdout,
+    }
+}
+
+pub(crate) fn log_line(c: LogChunk) -> v1::LogLine {
+    let attributes: HashMap<_, _> = c.attrs.into_iter().collect();
+    v1::LogLine { stream: c.stream as u32, time: c.time.0, data: c.data, attributes }
+}
+
+pub(crate) fn log_chunk(l: v1::LogLine) -> LogChunk {
+    let mut attrs: Vec<_> = l.attributes.into_iter().collect();
+    attrs.sort();
+    LogChunk { stream: std_stream(l.stream), time: Timestamp(l.time), data: l.data, attrs }
+}
+
+/// Documents from a server's stream.
+pub(crate) fn documents<T: DeserializeOwned + Send + 'static>(s: Streaming<v1::Document>) -> Stream<T> {
+    s.map(|r| r.map_err(from_status).and_then(|d| decode(&d.json, "answer"))).boxed()
+}
+
+/// Documents into a client's stream.
+pub(crate) fn document_stream<T: Serialize + Send + 'static>(s: Stream<T>) -> Reply<v1::Document> {
+    s.map(|r| r.and_then(|v| encode(&v)).map(|json| v1::Document { json }).map_err(to_status)).boxed()
+}
+
+pub(crate) fn pieces(s: Streaming<v1::Bytes>) -> Stream<Bytes> {
+    s.map(|r| r.map(|b| b.data).map_err(from_status)).boxed()
+}
+
+pub(crate) fn piece_stream(s: Stream<Bytes>) -> Reply<v1::Bytes> {
+    s.map(|r| r.map(|data| v1::Bytes { data }).map_err(to_status)).boxed()
+}
+
+/// The data of an upload whose opening message was taken off. A message of another kind ends it with an error.
+pub(crate) fn uploaded(s: Streaming<v1::Upload>) -> Stream<Bytes> {
+    s.map_err(from_status)
+        .and_then(|m| async move {
+            match m.of {
+                Some(v1::upload::Of::Data(data)) => Ok(data),
+                _ => Err(Error::invalid("upload: expected data after the opening message")),
+            }
+        })
+        .boxed()
+}
+
+/// An upload as a client sends it. An error of the source cannot travel in this direction: the stream is cut before its
+/// end, which the server sees as a cancelled call.
+pub(crate) fn upload(
+    open: v1::EngineRequest,
+    data: Stream<Bytes>,
+) -> impl futures_core::Stream<Item = v1::Upload> + Send + 'static {
+    let first = v1::Upload { of: Some(v1::upload::Of::Open(open)) };
+    let rest = data
+        .take_while(|r| std::future::ready(r.is_ok()))
+        .filter_map(|r| async move { r.ok() })
+        .map(|d| v1::Upload { of: Some(v1::upload::Of::Data(d)) });
+    futures_util::stream::iter([first]).chain(rest)
+}
+
+pub(crate) fn attach_input(i: Input) -> v1::AttachInput {
+    let of = match i {
+        Input::Data(d) => v1::attach_input::Of::Data(d),
+        Input::Close => v1::attach_input::Of::Close(true),
+    };
+    v1::AttachInput { of: Some(of) }
+}
+
+pub(crate) fn output(o: v1::Output) -> Output {
+    Output { stream: std_stream(o.stream), data: o.data }
+}
+
+pub(crate) fn output_message(o: Output) -> v1::AttachOutput {
+    let out = v1::Output { stream: o.stream as u32, data: o.data };
+    v1::AttachOutput { of: Some(v1::attach_output::Of::Output(out)) }
+}

@@ -1,0 +1,18 @@
+//! Traces, metrics and logs of a Muster process.
+//!
+//! [`init`] installs the one subscriber: lines to stderr, spans into a bounded in-memory [`recent::Buffer`] that answers
+//! `muster trace` without a collector, and, only where an OTLP endpoint is configured, export of all three signals.
+//! Trace context crosses process boundaries as W3C `traceparent` text: [`inject`] writes it, [`continue_from`] takes it up.
+//! Names of metrics are in [`names`], once.
+//!
+//! No secret, token or environment value ever goes into a field.
+
+#![forbid(unsafe_code)]
+
+mod context;
+pub mod names;
+pub mod recent;
+mod setup;
+
+pub use context::{continue_from, inject, trace_parent};
+pub use setup::{Error, Settings, Telemetry, init};

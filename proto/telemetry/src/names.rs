@@ -1,0 +1,50 @@
+//! The catalogue of metric names: dotted, lower case, unit in UCUM, attributes with few values.
+
+/// One instrument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    pub name: &'static str,
+    pub unit: &'static str,
+    pub what: &'static str,
+}
+
+macro_rules! catalogue {
+    ($($id:ident = $name:literal, $unit:literal, $what:literal;)*) => {
+        $(pub const $id: Metric = Metric { name: $name, unit: $unit, what: $what };)*
+        /// Every metric there is.
+        pub const ALL: &[Metric] = &[$($id),*];
+    };
+}
+
+catalogue! {
+    CONTAINER_COUNT = "muster.container.count", "{container}", "Containers of this host, by state.";
+    CONTAINER_START_DURATION = "muster.container.start.duration", "s", "From the call to the process running.";
+    TASK_COUNT = "muster.task.count", "{task}", "Tasks in the cluster, by observed state.";
+    NODE_COUNT = "muster.node.count", "{node}", "Nodes in the cluster, by state.";
+    RAFT_PROPOSAL_DURATION = "muster.raft.proposal.duration", "s", "From proposal to applied.";
+    RAFT_COMMIT_INDEX = "muster.raft.commit.index", "{entry}", "Index of the last committed entry.";
+    RAFT_LEADER = "muster.raft.leader", "1", "1 on the leader, 0 elsewhere.";
+    NET_DROP = "muster.net.drop", "{packet}", "Packets dropped by the data plane, by reason.";
+    DNS_QUERY_COUNT = "muster.dns.query.count", "{query}", "Names asked for by containers, by outcome.";
+    API_REQUEST_DURATION = "muster.api.request.duration", "s", "Calls of muster.v1, by method and outcome.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_well_formed() {
+        let names: BTreeSet<_> = ALL.iter().map(|m| m.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for m in ALL {
+            assert!(
+                m.name.starts_with("muster.")
+                    && m.name.bytes().all(|c| c.is_ascii_lowercase() || matches!(c, b'.' | b'_')),
+                "{}",
+                m.name
+            );
+        }
+    }
+}

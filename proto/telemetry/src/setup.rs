@@ -1,0 +1,126 @@
+//! Installing the subscriber, and taking it down again in order.
+
+use crate::recent::Buffer;
+use opentelemetry::{KeyValue, trace::TracerProvider as _};
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_sdk::{Resource, logs::SdkLoggerProvider, metrics::SdkMeterProvider, trace::SdkTracerProvider};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
+
+/// What a process says of itself and where it sends it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `service.name`.
+    pub service: &'static str,
+    /// `host.name`.
+    pub host: String,
+    /// OTLP over gRPC, e.g. `http://127.0.0.1:4317`. `None`: nothing is exported.
+    pub otlp_endpoint: Option<String>,
+    /// Directives for what goes to stderr, e.g. `info,muster_controller=debug`.
+    pub log: String,
+    /// Finished spans kept for `muster trace`.
+    pub recent_spans: usize,
+}
+
+/// Why telemetry could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("log {directives:?} is not valid: expected for example info or warn,muster_engine=debug")]
+    Directives {
+        directives: String,
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
+    #[error("otlp endpoint {endpoint:?} cannot be used")]
+    Endpoint {
+        endpoint: String,
+        #[source]
+        source: opentelemetry_otlp::ExporterBuildError,
+    },
+    #[error("a tracing subscriber is installed already")]
+    Installed(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Keeps export going; [`Telemetry::shutdown`] flushes it.
+#[derive(Debug)]
+pub struct Telemetry {
+    pub recent: Buffer,
+    tracer: SdkTracerProvider,
+    exporters: Option<(SdkMeterProvider, SdkLoggerProvider)>,
+}
+
+/// Crates whose spans and logs describe the export itself: exporting them would feed on itself.
+const QUIET: &[&str] =
+    &["h2", "hyper", "hyper_util", "tonic", "tower", "opentelemetry", "opentelemetry_sdk", "opentelemetry_otlp"];
+
+/// Installs the process's subscriber. Call once, inside of the tokio runtime when an endpoint is set.
+///
+/// # Errors
+/// [`Error`] names the setting that is wrong.
+pub fn init(settings: Settings) -> Result<Telemetry, Error> {
+    // hickory writes a line for each query at INFO.
+    let directives = format!("{},hickory_server=warn,hickory_proto=warn,hickory_resolver=warn", settings.log);
+    let filter = EnvFilter::try_new(&directives)
+        .map_err(|source| Error::Directives { directives: settings.log.clone(), source })?;
+    let resource = Resource::builder()
+        .with_service_name(settings.service)
+        .with_attributes([
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("host.name", settings.host),
+        ])
+        .build();
+    let recent = Buffer::new(settings.recent_spans);
+    let mut tracer = SdkTracerProvider::builder().with_resource(resource.clone()).with_span_processor(recent.clone());
+    let mut exporters = None;
+    if let Some(endpoint) = settings.otlp_endpoint {
+        let refuse = |source| Error::Endpoint { endpoint: endpoint.clone(), source };
+        let spans = opentelemetry_otlp::SpanExporter::builder()
+            .with_tonic()
+            .with_endpoint(&endpoint)
+            .build()
+            .map_err(refuse)?;
+        let metrics = opentelemetry_otlp::MetricExporter::builder()
+            .with_tonic()
+            .with_endpoint(&endpoint)
+            .build()
+            .map_err(refuse)?;
+        let logs =
+            opentelemetry_otlp::LogExporter::builder().with_tonic().with_endpoint(&endpoint).build().map_err(refuse)?;
+        tracer = tracer.with_batch_exporter(spans);
+        let meter = SdkMeterProvider::builder().with_resource(resource.clone()).with_periodic_exporter(metrics).build();
+        opentelemetry::global::set_meter_provider(meter.clone());
+        let logger = SdkLoggerProvider::builder().with_resource(resource).with_batch_exporter(logs).build();
+        exporters = Some((meter, logger));
+    }
+    let tracer = tracer.build();
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(tracer.tracer("muster"))
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_target(false)
+        .with_filter(filter_fn(|m| m.is_span() && m.target().starts_with("muster")));
+    let bridge = exporters.as_ref().map(|(_, logger)| {
+        OpenTelemetryTracingBridge::new(logger).with_filter(filter_fn(|m| {
+            *m.level() <= tracing::Level::INFO && !QUIET.iter().any(|q| m.target().split("::").next() == Some(q))
+        }))
+    });
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_filter(filter);
+    tracing_subscriber::registry().with(lines).with(spans).with(bridge).try_init()?;
+    Ok(Telemetry { recent, tracer, exporters })
+}
+
+impl Telemetry {
+    /// Flushes what is not sent yet. Without a collector the exporters answer errors: they are only told, at DEBUG.
+    pub fn shutdown(self) {
+        let mut results = vec![self.tracer.shutdown()];
+        if let Some((meter, logger)) = self.exporters {
+            results.extend([meter.shutdown(), logger.shutdown()]);
+        }
+        for error in results.into_iter().filter_map(Result::err) {
+            tracing::debug!(%error, "telemetry was not flushed");
+        }
+    }
+}
