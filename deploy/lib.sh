@@ -46,8 +46,8 @@ switch_up() {
   ip netns add "${P}0" || return 1
   ip -n "${P}0" link add sw type bridge
   ip -n "${P}0" link set sw up
-  ip link add "${P}up" type veth peer name up netns "${P}0" || return 1
-  ip -n "${P}0" link set up master sw up
+  ip link add "${P}up" type veth peer name root netns "${P}0" || return 1
+  ip -n "${P}0" link set root master sw up
   ip addr add "$(me_ip)/24" dev "${P}up"
   ip link set "${P}up" up
 }
@@ -141,7 +141,7 @@ image_put() {
   diff=sha256:$(sha256sum "$W/image/layer.tar" | cut -d' ' -f1)
   gzip -n -f "$W/image/layer.tar"
   local arch; case $(uname -m) in x86_64) arch=amd64 ;; aarch64) arch=arm64 ;; *) arch=$(uname -m) ;; esac
-  printf '{"architecture":"%s","os":"linux","config":{"Env":["PATH=/bin"],"Cmd":["httpd","-f","-p","80","-h","/www"],"ExposedPorts":{"80/tcp":{}}},"rootfs":{"type":"layers","diff_ids":["%s"]},"history":[{"created":"1970-01-01T00:00:00Z","created_by":"busybox-static"}]}' \
+  printf '{"architecture":"%s","os":"linux","config":{"Env":["PATH=/bin"],"Cmd":["httpd","-f","-p","0.0.0.0:80","-h","/www"],"ExposedPorts":{"80/tcp":{}}},"rootfs":{"type":"layers","diff_ids":["%s"]},"history":[{"created":"1970-01-01T00:00:00Z","created_by":"busybox-static"}]}' \
     "$arch" "$diff" >"$W/image/config.json"
   layer=$(blob_put "$1" "$W/image/layer.tar.gz") && config=$(blob_put "$1" "$W/image/config.json") || die "the image could not be put into the registry"
   size_layer=$(stat -c %s "$W/image/layer.tar.gz"); size_config=$(stat -c %s "$W/image/config.json")

@@ -9,7 +9,7 @@ use muster_model::{
     cluster::{ClusterSpec, NodeState, Task, TaskState, TaskStatus},
 };
 use muster_mtls::Expect;
-use muster_proto::{LEADER_KEY, v1};
+use muster_proto::{LEADER_KEY, MAX_MESSAGE_BYTES, v1};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -32,8 +32,9 @@ impl Agent {
         let (up, rx) = mpsc::channel(16);
         let hello = v1::Hello { description: serde_json::to_vec(&description("agent", of.addr)).expect("JSON").into() };
         up.send(v1::AgentMessage { of: Some(v1::agent_message::Of::Hello(hello)) }).await.expect("room");
-        let down =
-            v1::dispatch_client::DispatchClient::new(channel).session(ReceiverStream::new(rx)).await?.into_inner();
+        let client = v1::dispatch_client::DispatchClient::new(channel);
+        let mut client = client.max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let down = client.session(ReceiverStream::new(rx)).await?.into_inner();
         let mut agent = Self { up, down, set: AssignmentSet::default(), role: String::new(), managers: 0, taken: 0 };
         assert!(matches!(agent.next().await?, v1::manager_message::Of::Welcome(w) if w.heartbeat_period_ms > 0));
         Ok(agent)
@@ -131,11 +132,11 @@ async fn an_agent_that_does_not_read_loses_its_session_and_holds_up_nobody() {
         ids.iter().all(|id| p.state.node(*id).is_some_and(|n| n.status.state == NodeState::Ready))
     })
     .await;
-    // Each node gets a task of each: far more than a stream's window and its queue hold.
+    // Each node gets a task of each, 80 KB: far more than a stream's window (2 MiB) and its queue hold.
     const SERVICES: usize = 160;
     for n in 0..SERVICES {
         let mut spec = service(&format!("s{n}"), 2);
-        spec.task.container.env = (0..40).map(|n| format!("V{n}={}", "x".repeat(200))).collect();
+        spec.task.container.env = (0..40).map(|n| format!("V{n}={}", "x".repeat(2000))).collect();
         host.api().service_create(spec).await.expect("created");
         reader.until(|a| a.tasks().len() > n).await.expect("the other one reads on");
     }

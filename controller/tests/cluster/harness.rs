@@ -146,7 +146,13 @@ impl Host {
     }
 
     pub async fn restart(&mut self, bootstrap: Bootstrap) {
-        let listener = TcpListener::bind(self.addr).await.expect("its port is free again");
+        let mut listener = None;
+        until("its port is free again", async || {
+            listener = TcpListener::bind(self.addr).await.ok();
+            listener.is_some()
+        })
+        .await;
+        let listener = listener.expect("bound, or the wait had failed");
         self.server = serve(listener, &self.tls, &self.slot);
         self.start(bootstrap).await;
     }
