@@ -68,8 +68,12 @@ pub(crate) enum Step {
 
 impl Entry {
     pub fn new(task: Arc<Task>, now: Timestamp) -> Self {
-        let status = TaskStatus { state: TaskState::Accepted, at: now, ..task.status.clone() };
-        Self { task, phase: Phase::Idle, status, reported: false, assigned: true, cancelled: false }
+        // A task that is told to have ended is not started again by a node that lost its records.
+        let (phase, status) = match task.status.state.is_terminal() {
+            true => (Phase::Ended, task.status.clone()),
+            false => (Phase::Idle, TaskStatus { state: TaskState::Accepted, at: now, ..task.status.clone() }),
+        };
+        Self { task, phase, status, reported: phase == Phase::Ended, assigned: true, cancelled: false }
     }
 
     pub fn id(&self) -> TaskId {

@@ -143,7 +143,7 @@ impl Member {
         let local: Arc<dyn Engine> = host.engine.clone();
         let directory = Directory::new(me, host.config.hostname.clone(), tls.clone(), local);
         let (inputs, inputs_rx) = mpsc::channel(INPUTS);
-        let runner = Runner::new(host.engine.clone(), inputs, overlay_mtu());
+        let runner = Runner::new(host.engine.clone(), inputs, overlay_mtu(), host.config.hostname.clone());
         let ledger = LedgerFile::new(identity.path());
         let saved = if resumed { ledger.load() } else { Ledger::default() };
         let worker = recover(&runner, saved).await?;

@@ -24,13 +24,14 @@ struct Inner {
     engine: Arc<LocalEngine>,
     inputs: mpsc::Sender<Input>,
     overlay_mtu: u16,
+    hostname: String,
     /// Preparations that may be given up.
     preparing: Mutex<BTreeMap<TaskId, AbortHandle>>,
 }
 
 impl Runner {
-    pub fn new(engine: Arc<LocalEngine>, inputs: mpsc::Sender<Input>, overlay_mtu: u16) -> Self {
-        Self(Arc::new(Inner { engine, inputs, overlay_mtu, preparing: Mutex::default() }))
+    pub fn new(engine: Arc<LocalEngine>, inputs: mpsc::Sender<Input>, overlay_mtu: u16, hostname: String) -> Self {
+        Self(Arc::new(Inner { engine, inputs, overlay_mtu, hostname, preparing: Mutex::default() }))
     }
 
     /// Makes the task's container; answers `Prepared`.
@@ -150,7 +151,7 @@ impl Runner {
         self.image(task).await?;
         let name = spec::container_name(task);
         let span = tracing::info_span!("container.create", container.name = %name);
-        let made = self.0.engine.create_with_endpoints(Some(name.clone()), spec::body(task), endpoints).instrument(span).await;
+        let made = self.0.engine.create_with_endpoints(Some(name.clone()), spec::body(task, &self.0.hostname), endpoints).instrument(span).await;
         match made {
             Ok(id) => Ok(id),
             // Made before a crash.

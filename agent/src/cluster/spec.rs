@@ -22,9 +22,15 @@ pub fn container_name(task: &Task) -> String {
     format!("{}.{slot}.{}", task.service_name, task.id)
 }
 
-/// The container of a task, as the engine's own clients would ask for it.
-pub fn body(task: &Task) -> ContainerCreateBody {
-    let spec = &task.spec.container;
+/// The container of a task, as the engine's own clients would ask for it. Placeholders such as `{{.Task.Slot}}` in its
+/// hostname, environment and mount sources are filled in.
+pub fn body(task: &Task, hostname: &str) -> ContainerCreateBody {
+    let mut spec = task.spec.container.clone();
+    let fill = |text: &mut String| *text = filled(text, task, hostname);
+    spec.hostname.iter_mut().for_each(fill);
+    spec.env.iter_mut().for_each(fill);
+    spec.mounts.iter_mut().for_each(|m| fill(&mut m.source));
+    let spec = &spec;
     let mut body = ContainerCreateBody::default();
     body.config.image = spec.image.clone();
     body.config.hostname = spec.hostname.clone().unwrap_or_default();
@@ -43,6 +49,26 @@ pub fn body(task: &Task) -> ContainerCreateBody {
     body.config.labels = labels(task, spec);
     host_config(task, spec, &mut body);
     body
+}
+
+/// Docker's service templates (`docker service create`, "Create services using templates"). What is none of them stays.
+fn filled(text: &str, task: &Task, hostname: &str) -> String {
+    if !text.contains("{{") {
+        return text.to_owned();
+    }
+    let node = task.node.map(|n| n.to_string()).unwrap_or_default();
+    let values = [
+        ("Service.ID", task.service.to_string()),
+        ("Service.Name", task.service_name.clone()),
+        ("Node.ID", node),
+        ("Node.Hostname", hostname.to_owned()),
+        ("Task.ID", task.id.to_string()),
+        ("Task.Name", container_name(task)),
+        ("Task.Slot", task.slot.to_string()),
+    ];
+    values.iter().fold(text.to_owned(), |text, (name, value)| {
+        text.replace(&format!("{{{{.{name}}}}}"), value).replace(&format!("{{{{ .{name} }}}}"), value)
+    })
 }
 
 fn labels(task: &Task, spec: &ContainerSpec) -> BTreeMap<String, String> {

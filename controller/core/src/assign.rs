@@ -1,6 +1,6 @@
 //! What each node must know, and the deltas that tell it.
 //!
-//! A node is told of: its tasks; the networks its live tasks are in, and those that published ports lead through; the
+//! A node is told of: the other nodes; its tasks; the networks its live tasks are in, and those that published ports lead through; the
 //! services of these networks with their backends; and where the endpoints of these networks are. A network that a node
 //! has tasks in comes with all its endpoints, one that only published ports lead through with those of the backends.
 //!
@@ -10,7 +10,7 @@ use crate::{Effect, Effects, SessionId};
 use muster_model::{
     NetworkId, NodeId, ServiceId, TaskId,
     assignment::{
-        Assignment, AssignmentKey, AssignmentSet, AssignmentUpdate, EndpointAssignment, NetworkAssignment,
+        Assignment, AssignmentKey, AssignmentSet, AssignmentUpdate, EndpointAssignment, NetworkAssignment, NodeAssignment,
         ServiceAssignment,
     },
     cluster::{Network, Node, NodeState, Service, Task, TaskState, TaskStatus},
@@ -141,6 +141,10 @@ impl Dispatch {
     }
 
     fn node_changed(&mut self, before: Option<&Node>, after: Option<&Node>) {
+        if before.map(member) != after.map(member) {
+            // Every node knows of every other.
+            self.dirty.extend(self.sent.keys());
+        }
         let seen = |n: Option<&Node>| n.map(|n| (n.status.state == NodeState::Down, n.description.vtep));
         if seen(before) == seen(after) {
             return;
@@ -245,7 +249,7 @@ impl Dispatch {
     }
 
     fn items(&self, state: &State, node: NodeId, round: &mut Round) -> BTreeMap<AssignmentKey, Assignment> {
-        let mut items = Vec::new();
+        let mut items: Vec<Assignment> = state.nodes().map(|n| Assignment::Node(member(n))).collect();
         let tasks = state.tasks_on_node(node).filter(|t| t.status.state >= TaskState::Assigned);
         items.extend(tasks.map(|t| Assignment::Task(Arc::new(told(t)))));
         let local: BTreeSet<NetworkId> =
@@ -337,6 +341,16 @@ fn ingress_network(state: &State, service: &Service) -> Option<NetworkId> {
 fn networks_of(state: &State, service: &Service) -> BTreeSet<NetworkId> {
     let named = service.spec.task.networks.iter().filter_map(|n| n.target.parse().ok());
     named.chain(service.endpoint.vips.keys().copied()).chain(ingress_network(state, service)).collect()
+}
+
+fn member(n: &Node) -> NodeAssignment {
+    NodeAssignment {
+        id: n.id,
+        hostname: n.description.hostname.clone(),
+        api_addr: n.description.api_addr,
+        vtep: n.description.vtep,
+        ready: n.status.state == NodeState::Ready,
+    }
 }
 
 fn network(n: &Network) -> NetworkAssignment {

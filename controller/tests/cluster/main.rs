@@ -3,5 +3,6 @@
 mod agents;
 mod certificates;
 mod harness;
+mod kill;
 mod members;
 mod replication;
