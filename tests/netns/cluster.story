@@ -21,7 +21,7 @@ container() { muster_on 1 ps --format '{{.Names}}' | grep "$1" | head -n 1; }
 mine=$(muster_on 1 ps --format '{{.Names}}' | grep -v / | head -n 1)
 theirs=$(container "^${P}host2/"); third=$(container "^${P}host3/")
 [ -n "$mine" ] && [ -n "$theirs" ] && [ -n "$third" ] || bad "muster ps does not list all hosts: $(muster_on 1 ps)"
-by_name() { local i; for i in $(seq 12); do muster_on 1 exec "$1" wget -qO- -T 3 http://web/cgi-bin/who || return 1; done | sed 's/-[0-9]* saw.*//' | sort -u | wc -l | grep -qx 3; }
+by_name() { local i; for i in $(seq 12); do muster_on 1 exec "$1" wget -qO- http://web/cgi-bin/who || return 1; done | sed 's/-[0-9]* saw.*//' | sort -u | wc -l | grep -qx 3; }
 check "a container reaches the service by name, on all hosts" by_name "$mine"
 check "and one on another host does" by_name "$theirs"
 tasks_name() { [ "$(muster_on 1 exec "$mine" nslookup tasks.web 2>/dev/null | grep -c '^Address.*10\.')" = 6 ]; }
