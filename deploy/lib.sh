@@ -68,13 +68,15 @@ host_up() {
 # daemon_up HOST [FLAG...]: starts its musterd and waits until it serves
 daemon_up() {
   local h=$1 d=$W/h$1 i; shift
+  rm -f "$d/run/musterd.pid"
   in_host "$h" setsid "$BIN/musterd" --data-dir "$d/data" --run-dir "$d/run" --instance "$P$h" --hostname "${P}host$h" \
     --docker-host "unix://$d/run/docker.sock" --bpffs-dir "$W/bpf/h$h" --cgroup-parent "/muster/$P$h" \
     --advertise-addr "$(host_ip "$h")" --insecure-registries "$(me_ip):$REGISTRY_PORT" "$@" </dev/null >>"$d/log" 2>&1 &
-  echo $! >"$d/pid"
+  local started=$!
+  disown $started
   for i in $(seq 300); do
-    "$BIN/muster" -H "unix://$d/run/muster.sock" version >/dev/null 2>&1 && return 0
-    kill -0 "$(cat "$d/pid")" 2>/dev/null || { tail -n 20 "$d/log" >&2; return 1; }
+    [ -s "$d/run/musterd.pid" ] && "$BIN/muster" -H "unix://$d/run/muster.sock" version >/dev/null 2>&1 && return 0
+    kill -0 $started 2>/dev/null || [ -s "$d/run/musterd.pid" ] || { tail -n 20 "$d/log" >&2; return 1; }
     sleep 0.1
   done
   tail -n 20 "$d/log" >&2
@@ -83,9 +85,10 @@ daemon_up() {
 
 # daemon_kill HOST SIGNAL: ends it and waits until it is gone
 daemon_kill() {
-  local pid; pid=$(cat "$W/h$1/pid" 2>/dev/null) || return 0
+  local pid; pid=$(cat "$W/h$1/run/musterd.pid" 2>/dev/null) || return 0
   kill "-$2" "$pid" 2>/dev/null || return 0
   local i; for i in $(seq 200); do [ -d "/proc/$pid" ] && ! grep -q '^State:.Z' "/proc/$pid/status" 2>/dev/null || break; sleep 0.05; done
+  rm -f "$W/h$1/run/musterd.pid"
 }
 
 # cgroup_dirs HOST: its folders in every hierarchy

@@ -156,7 +156,10 @@ impl Config {
         let run_dir = absolute("run-dir", g.run_dir.unwrap_or_else(|| "/run/muster".into()))?;
         let hostname = match g.hostname {
             Some(h) => h,
-            None => nix::unistd::gethostname().context("hostname: the kernel does not say one")?.to_string_lossy().into_owned(),
+            None => nix::unistd::gethostname()
+                .context("hostname: the kernel does not say one")?
+                .to_string_lossy()
+                .into_owned(),
         };
         muster_model::spec::check_name("hostname", &hostname, 63)?;
         let listen_addr = g.listen_addr.unwrap_or_else(|| "0.0.0.0:2377".to_owned());
@@ -171,14 +174,23 @@ impl Config {
         Ok(Self {
             data_dir: absolute("data-dir", g.data_dir.unwrap_or_else(|| "/var/lib/muster".into()))?,
             docker_socket: socket("docker-host", g.docker_host, run_dir.join("docker.sock"))?,
-            docker_cluster_socket: socket("docker-cluster-host", g.docker_cluster_host, run_dir.join("docker-cluster.sock"))?,
+            docker_cluster_socket: socket(
+                "docker-cluster-host",
+                g.docker_cluster_host,
+                run_dir.join("docker-cluster.sock"),
+            )?,
             api_socket: run_dir.join("muster.sock"),
             socket_group: g.socket_group,
             hostname,
-            listen_addr: listen_addr.parse().with_context(|| format!("listen-addr: {listen_addr:?}: expected IP:PORT"))?,
+            listen_addr: listen_addr
+                .parse()
+                .with_context(|| format!("listen-addr: {listen_addr:?}: expected IP:PORT"))?,
             advertise_addr: g.advertise_addr,
             cgroup_parent,
-            bpffs_dir: absolute("bpffs-dir", g.bpffs_dir.unwrap_or_else(|| format!("/sys/fs/bpf/muster-{instance}").into()))?,
+            bpffs_dir: absolute(
+                "bpffs-dir",
+                g.bpffs_dir.unwrap_or_else(|| format!("/sys/fs/bpf/muster-{instance}").into()),
+            )?,
             ebpf: network == "ebpf",
             uplink: g.uplink.unwrap_or_default(),
             vxlan_port: g.vxlan_port.unwrap_or(4789),

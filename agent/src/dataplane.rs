@@ -10,7 +10,12 @@ use async_trait::async_trait;
 use muster_agent_core::view;
 use muster_ebpf_net::{DataPlane, DnsPorts, Surroundings};
 use muster_engine::net::{Network, NetworkError, Sandbox};
-use muster_model::{NodeId, assignment::AssignmentSet, net::Scope, view::{Names, NodeView, PublishedKey}};
+use muster_model::{
+    NodeId,
+    assignment::AssignmentSet,
+    net::Scope,
+    view::{Names, NodeView, PublishedKey},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
@@ -37,7 +42,10 @@ enum Request {
     /// Everything that ran before the daemon did is known again.
     Release(oneshot::Sender<()>),
     Counters(oneshot::Sender<Vec<(String, u64)>>),
-    Close { remove: bool, done: oneshot::Sender<()> },
+    Close {
+        remove: bool,
+        done: oneshot::Sender<()>,
+    },
 }
 
 impl HostNetwork {
@@ -61,7 +69,10 @@ impl HostNetwork {
             last: None,
             holding: true,
         };
-        std::thread::Builder::new().name("data-plane".to_owned()).spawn(move || keeper.run(rx)).context("start the data plane's thread")?;
+        std::thread::Builder::new()
+            .name("data-plane".to_owned())
+            .spawn(move || keeper.run(rx))
+            .context("start the data plane's thread")?;
         Ok(Self { tx, names, resolvers: Arc::default(), upstream })
     }
 
@@ -80,7 +91,7 @@ impl HostNetwork {
         }
     }
 
-    /// Packets by what became of them.
+    /// Dropped packets by reason.
     pub async fn counters(&self) -> Vec<(String, u64)> {
         let (tx, rx) = oneshot::channel();
         if self.tx.send(Request::Counters(tx)).await.is_err() {
@@ -97,7 +108,10 @@ impl HostNetwork {
         }
     }
 
-    async fn ask(&self, make: impl FnOnce(oneshot::Sender<Result<(), NetworkError>>) -> Request) -> Result<(), NetworkError> {
+    async fn ask(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<(), NetworkError>>) -> Request,
+    ) -> Result<(), NetworkError> {
         let (tx, rx) = oneshot::channel();
         let gone = || NetworkError("the data plane has ended".to_owned());
         self.tx.send(make(tx)).await.map_err(|_| gone())?;
@@ -187,7 +201,10 @@ impl Keeper {
             }
             if let Some((remove, done)) = close {
                 if remove && let Err(error) = self.plane.close_and_remove() {
-                    tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "the data plane could not be removed whole");
+                    tracing::warn!(
+                        error = format!("{:#}", anyhow::Error::new(error)),
+                        "the data plane could not be removed whole"
+                    );
                 }
                 let _ = done.send(());
                 return;
@@ -195,7 +212,11 @@ impl Keeper {
         }
     }
 
-    fn take(&mut self, request: Request, waiting: &mut Vec<(Option<String>, oneshot::Sender<Result<(), NetworkError>>)>) {
+    fn take(
+        &mut self,
+        request: Request,
+        waiting: &mut Vec<(Option<String>, oneshot::Sender<Result<(), NetworkError>>)>,
+    ) {
         match request {
             Request::Attach(sandbox, dns, reply) => {
                 let id = sandbox.container_id.clone();
@@ -212,7 +233,13 @@ impl Keeper {
             }
             Request::Counters(reply) => {
                 let counters = self.plane.counters().unwrap_or_default();
-                let _ = reply.send(counters.into_iter().map(|(reason, n)| (reason.name().to_owned(), n)).collect());
+                let _ = reply.send(
+                    counters
+                        .into_iter()
+                        .filter(|(reason, _)| reason.is_drop())
+                        .map(|(reason, n)| (reason.name().to_owned(), n))
+                        .collect(),
+                );
             }
             Request::Release(_) | Request::Close { .. } => {}
         }
@@ -282,7 +309,10 @@ impl Keeper {
 
     fn broken_endpoint(&self, container: &str, broken: &BTreeMap<String, String>) -> Option<String> {
         let (sandbox, _) = self.sandboxes.get(container)?;
-        sandbox.endpoints.iter().find_map(|e| broken.get(&e.key).map(|why| format!("network {}: {why}", e.network_name)))
+        sandbox
+            .endpoints
+            .iter()
+            .find_map(|e| broken.get(&e.key).map(|why| format!("network {}: {why}", e.network_name)))
     }
 
     fn endpoints(&self) -> Vec<view::Endpoint> {
@@ -294,11 +324,14 @@ fn endpoints_of(sandbox: &Sandbox) -> Vec<view::Endpoint> {
     let published = |index: usize| {
         let of_it = sandbox.published.iter().filter(move |p| p.endpoint == index);
         let key = |p: &muster_engine::net::Published| match p.host_ip {
-            IpAddr::V4(host_ip) => Some((PublishedKey { protocol: p.protocol, port: p.host_port, host_ip }, p.container_port)),
-            // The unspecified IPv6 address stands for "every address" too; the data plane carries IPv4.
-            IpAddr::V6(ip) if ip.is_unspecified() => {
-                Some((PublishedKey { protocol: p.protocol, port: p.host_port, host_ip: Ipv4Addr::UNSPECIFIED }, p.container_port))
+            IpAddr::V4(host_ip) => {
+                Some((PublishedKey { protocol: p.protocol, port: p.host_port, host_ip }, p.container_port))
             }
+            // The unspecified IPv6 address stands for "every address" too; the data plane carries IPv4.
+            IpAddr::V6(ip) if ip.is_unspecified() => Some((
+                PublishedKey { protocol: p.protocol, port: p.host_port, host_ip: Ipv4Addr::UNSPECIFIED },
+                p.container_port,
+            )),
             IpAddr::V6(_) => None,
         };
         of_it.filter_map(key).collect::<BTreeSet<_>>().into_iter().collect()

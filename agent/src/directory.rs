@@ -43,6 +43,12 @@ impl Directory {
         Self(Arc::new(Inner { me, hostname, tls, local, nodes: ArcSwap::default(), channels: Mutex::default() }))
     }
 
+    /// Whether this node was told of a node of this id. Before it was told of any, it cannot say no.
+    pub fn knows(&self, id: NodeId) -> bool {
+        let nodes = self.0.nodes.load();
+        nodes.is_empty() || nodes.iter().any(|n| n.id == id)
+    }
+
     pub fn me(&self) -> NodeId {
         self.0.me
     }
@@ -54,7 +60,9 @@ impl Directory {
         });
         let nodes: Vec<_> = nodes.collect();
         let mut channels = self.0.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        channels.retain(|(id, addr), _| nodes.iter().any(|n| n.id == *id && n.api_addr.is_some_and(|a| a.to_string() == *addr)));
+        channels.retain(|(id, addr), _| {
+            nodes.iter().any(|n| n.id == *id && n.api_addr.is_some_and(|a| a.to_string() == *addr))
+        });
         drop(channels);
         self.0.nodes.store(Arc::new(nodes));
     }
@@ -62,7 +70,13 @@ impl Directory {
     /// Every node, this one first. `caller`: on whose behalf the others are asked.
     pub fn places(&self, caller: Option<&str>) -> Vec<Place> {
         let nodes = self.0.nodes.load_full();
-        let here = Place { id: self.0.me, hostname: self.0.hostname.clone(), here: true, ready: true, engine: self.0.local.clone() };
+        let here = Place {
+            id: self.0.me,
+            hostname: self.0.hostname.clone(),
+            here: true,
+            ready: true,
+            engine: self.0.local.clone(),
+        };
         let others = nodes.iter().filter(|n| n.id != self.0.me).filter_map(|n| self.place(n, caller));
         std::iter::once(here).chain(others).collect()
     }

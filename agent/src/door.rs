@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use muster_calls::{Cluster, Engine, Error, Result};
 use muster_controller::Slot;
-use muster_mtls::{CertRole, LocalIo, Tls, caller_of, incoming, require_of};
+use muster_mtls::{Caller, CallerKind, CertRole, LocalIo, Tls, caller_of, incoming, require_of};
 use muster_proto::{ClusterService, Clusters, EngineService, Engines, Target, from_status, v1};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::net::{TcpListener, UnixListener};
@@ -26,7 +26,8 @@ pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
 /// Serves other nodes and operators until `stop`.
 pub async fn serve(listener: TcpListener, tls: Tls, host: Arc<Host>, slot: Slot, stop: CancellationToken) {
     let routes = services(muster_controller::routes(&slot), host);
-    let served = server().add_routes(routes).serve_with_incoming_shutdown(incoming(listener, tls), stop.cancelled_owned());
+    let served =
+        server().add_routes(routes).serve_with_incoming_shutdown(incoming(listener, tls), stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "the door for other nodes closed");
     }
@@ -57,23 +58,55 @@ fn services(routes: Routes, host: Arc<Host>) -> Routes {
 
 struct Doors(Arc<Host>);
 
+impl Doors {
+    /// Operators and managers may ask; a manager that was removed may not, whatever its certificate says. A worker cannot
+    /// look into the cluster's state: it goes by the last assignments.
+    fn authorize(&self, extensions: &tonic::Extensions, metadata: &MetadataMap) -> Result<Caller> {
+        const ROLES: &[CertRole] = &[CertRole::Operator, CertRole::Manager];
+        let Some(member) = self.0.member() else { return require_of(extensions, metadata, ROLES).map_err(from_status) };
+        if let Some(controller) = member.controller() {
+            return controller.authorize(extensions, metadata, ROLES);
+        }
+        let caller = require_of(extensions, metadata, ROLES).map_err(from_status)?;
+        let manager = match caller.kind {
+            CallerKind::Certified { role: CertRole::Manager, id } => Some(id),
+            _ => None,
+        };
+        for id in manager.into_iter().chain(caller.via) {
+            if !member.directory().knows(id) {
+                return Err(Error::forbidden(format!("node {id} is no member of the cluster")));
+            }
+        }
+        Ok(caller)
+    }
+}
+
 #[async_trait]
 impl Engines for Doors {
-    async fn engine(&self, target: Target, extensions: &tonic::Extensions, metadata: &MetadataMap) -> Result<Arc<dyn Engine>> {
-        let caller = require_of(extensions, metadata, &[CertRole::Operator, CertRole::Manager]).map_err(from_status)?;
+    async fn engine(
+        &self,
+        target: Target,
+        extensions: &tonic::Extensions,
+        metadata: &MetadataMap,
+    ) -> Result<Arc<dyn Engine>> {
+        let caller = self.authorize(extensions, metadata)?;
         self.0.engine(target, &caller)
     }
 }
 
 #[async_trait]
 impl Clusters for Doors {
-    async fn cluster(&self, method: &'static str, extensions: &tonic::Extensions, metadata: &MetadataMap) -> Result<Arc<dyn Cluster>> {
+    async fn cluster(
+        &self,
+        method: &'static str,
+        extensions: &tonic::Extensions,
+        metadata: &MetadataMap,
+    ) -> Result<Arc<dyn Cluster>> {
         let caller = match method {
             // What a node is, its own members may ask.
-            "membership" => caller_of(extensions, metadata),
-            _ => require_of(extensions, metadata, &[CertRole::Operator, CertRole::Manager]),
+            "membership" => caller_of(extensions, metadata).map_err(from_status)?,
+            _ => self.authorize(extensions, metadata)?,
         };
-        let caller = caller.map_err(from_status)?;
         let local = extensions.get::<muster_mtls::Peer>().is_some_and(|p| p.remote.is_none());
         if matches!(method, "init" | "join" | "leave") && !local && method != "leave" {
             return Err(Error::forbidden(format!("{method} is taken at the host's own socket only")));
@@ -98,7 +131,11 @@ impl v1::ca_server::Ca for LocalCa {
     async fn issue_operator(&self, request: Request<v1::IssueRequest>) -> Result<Response<v1::IssueReply>, Status> {
         let member = self.0.member().ok_or_else(|| Status::failed_precondition("this host is in no cluster"))?;
         member.may_ask_others().map_err(muster_proto::to_status)?;
-        let addr = member.controller().ok_or_else(|| Status::unavailable("this node's control plane does not run"))?.config().addr;
+        let addr = member
+            .controller()
+            .ok_or_else(|| Status::unavailable("this node's control plane does not run"))?
+            .config()
+            .addr;
         let channel = member.tls().channel(&addr.to_string(), muster_mtls::Expect::Manager).await;
         let channel = channel.map_err(|e| Status::unavailable(e.to_string()))?;
         v1::ca_client::CaClient::new(channel).issue_operator(Request::new(request.into_inner())).await
@@ -118,7 +155,10 @@ impl v1::traces_server::Traces for Traces {
             id => self.0.recent.trace(id),
         };
         let mut spans: Vec<v1::Span> = found.into_iter().map(|s| span(s, &node)).collect();
-        if asked.cluster && let Some(member) = self.0.member() && member.may_ask_others().is_ok() {
+        if asked.cluster
+            && let Some(member) = self.0.member()
+            && member.may_ask_others().is_ok()
+        {
             let ask = |channel| {
                 let request = v1::TraceRequest { trace_id: asked.trace_id.clone(), cluster: false };
                 async move {
@@ -184,8 +224,14 @@ where
         use tracing::Instrument as _;
         let path = request.uri().path();
         // Streams that live as long as a membership would be spans that never end.
-        let quiet = path.starts_with("/muster.v1.Raft/") || path.starts_with("/muster.v1.Dispatch/") || path.starts_with("/muster.v1.Traces/");
-        let span = if quiet { tracing::Span::none() } else { tracing::info_span!("api.call", otel.name = path.trim_start_matches('/'), otel.kind = "server") };
+        let quiet = path.starts_with("/muster.v1.Raft/")
+            || path.starts_with("/muster.v1.Dispatch/")
+            || path.starts_with("/muster.v1.Traces/");
+        let span = if quiet {
+            tracing::Span::none()
+        } else {
+            tracing::info_span!("api.call", otel.name = path.trim_start_matches('/'), otel.kind = "server")
+        };
         if let Some(parent) = request.headers().get("traceparent").and_then(|v| v.to_str().ok()) {
             muster_telemetry::continue_from(&span, parent);
         }

@@ -83,7 +83,9 @@ impl Host {
         match (target, self.member()) {
             (Target::Here, _) => Ok(self.engine.clone()),
             (Target::Node(name), None) if name == self.config.hostname => Ok(self.engine.clone()),
-            (Target::Node(name), None) => Err(Error::not_found(format!("no such node: {name} (this host is in no cluster)"))),
+            (Target::Node(name), None) => {
+                Err(Error::not_found(format!("no such node: {name} (this host is in no cluster)")))
+            }
             (Target::Node(name), Some(member)) => {
                 let place = member.directory().find(&name, Some(&on_behalf))?;
                 if !place.here {
@@ -133,9 +135,12 @@ impl Host {
         let pool = init.address_pool.unwrap_or_else(|| DEFAULT_POOL.parse::<Subnet>().expect("a subnet"));
         let prefix = init.subnet_prefix.unwrap_or(DEFAULT_PREFIX);
         let description = describe(&self.config, addr);
-        let founding = Founding::new(ClusterSpec::default(), pool, prefix, description, addr).map_err(|e| Error::internal(said(e.into())))?;
+        let founding = Founding::new(ClusterSpec::default(), pool, prefix, description, addr)
+            .map_err(|e| Error::internal(said(e.into())))?;
         let id = founding.first.node;
-        let member = Member::start(&self, listen, addr, Origin::Founded(Box::new(founding))).await.map_err(|e| Error::internal(said(e)))?;
+        let member = Member::start(&self, listen, addr, Origin::Founded(Box::new(founding)))
+            .await
+            .map_err(|e| Error::internal(said(e)))?;
         self.member.store(Some(member));
         Ok(id)
     }
@@ -145,9 +150,10 @@ impl Host {
     /// # Errors
     /// As [`Host::init`]; `Invalid` for a malformed token; what the managers refuse with.
     pub async fn join(self: Arc<Self>, join: JoinCluster) -> Result<NodeId> {
+        let token: JoinToken =
+            join.token.parse().map_err(|e: muster_mtls::TokenError| Error::invalid(e.to_string()))?;
         let _moving = self.begin()?;
         self.not_yet_a_member()?;
-        let token: JoinToken = join.token.parse().map_err(|e: muster_mtls::TokenError| Error::invalid(e.to_string()))?;
         let (listen, addr) = self.addresses(join.listen_addr.as_deref(), join.advertise_addr.as_deref())?;
         let managers: Vec<String> = join.managers.iter().map(|m| with_port(m)).collect();
         let description = describe(&self.config, addr);
@@ -182,7 +188,11 @@ impl Host {
         }
     }
 
-    fn addresses(&self, listen: Option<&str>, advertise: Option<&str>) -> Result<(std::net::SocketAddr, std::net::SocketAddr)> {
+    fn addresses(
+        &self,
+        listen: Option<&str>,
+        advertise: Option<&str>,
+    ) -> Result<(std::net::SocketAddr, std::net::SocketAddr)> {
         let listen = match listen {
             None => self.config.listen_addr,
             Some(text) => {
@@ -199,7 +209,11 @@ impl Host {
 
 /// `HOST` means its default port.
 fn with_port(addr: &str) -> String {
-    if addr.rsplit_once(':').is_some_and(|(_, p)| p.parse::<u16>().is_ok()) { addr.to_owned() } else { format!("{addr}:2377") }
+    if addr.rsplit_once(':').is_some_and(|(_, p)| p.parse::<u16>().is_ok()) {
+        addr.to_owned()
+    } else {
+        format!("{addr}:2377")
+    }
 }
 
 fn refused(e: muster_controller::JoinError) -> Error {

@@ -11,6 +11,7 @@ mod directory;
 mod dns;
 mod door;
 mod host;
+mod metrics;
 mod sockets;
 mod uplink;
 mod whole;
@@ -33,7 +34,11 @@ fn main() -> anyhow::Result<()> {
     let config = Config::load()?;
     // Two workers carry thousands of idle streams; what computes runs on the blocking pool.
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().context("tokio runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .context("tokio runtime")?;
     runtime.block_on(run(config))
 }
 
@@ -53,6 +58,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     }
     let _lock = lock(&config.data_dir)?;
+    fs::write(config.run_dir.join("musterd.pid"), format!("{}\n", std::process::id())).context("write musterd.pid")?;
     let (engine, network) = open_engine(&config).await?;
     let host = Host::new(config, engine, network, telemetry.recent.clone());
     host.resume().await.context("cluster membership")?;
@@ -60,7 +66,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         network.release().await;
     }
     let stop = CancellationToken::new();
-    let doors = open_doors(&host, &stop)?;
+    let mut doors = open_doors(&host, &stop)?;
+    doors.push(tokio::spawn(metrics::observe(host.clone(), stop.clone())));
     tracing::info!("musterd serves");
     wait_for_signal().await?;
     tracing::info!("musterd stops; containers go on");
@@ -106,7 +113,16 @@ async fn open_engine(config: &Config) -> anyhow::Result<(Arc<LocalEngine>, Optio
         bridge_subnet: config.bridge_subnet,
         labels: config.labels.iter().map(|(k, v)| format!("{k}={v}")).collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..EngineConfig::new(config.data_dir.join("engine"), config.run_dir.clone(), Arc::new(runtime), images, plug, config.shim.clone())
+        registry_mirrors: config.registry_mirrors.clone(),
+        insecure_registries: config.insecure_registries.clone(),
+        ..EngineConfig::new(
+            config.data_dir.join("engine"),
+            config.run_dir.clone(),
+            Arc::new(runtime),
+            images,
+            plug,
+            config.shim.clone(),
+        )
     })
     .await
     .context("engine")?;
@@ -167,7 +183,11 @@ fn open_doors(host: &Arc<Host>, stop: &CancellationToken) -> anyhow::Result<Vec<
     let mut doors = vec![tokio::spawn(door::serve_local(api, host.clone(), stop.clone()))];
     let cluster = host.cluster(Host::local_caller());
     let node_face = Api::new(host.engine.clone(), Some(cluster.clone()), &settings);
-    let whole_face = Api::new(Arc::new(whole::WholeEngine::new(host.clone(), Host::local_caller().kind.to_string())), Some(cluster), &settings);
+    let whole_face = Api::new(
+        Arc::new(whole::WholeEngine::new(host.clone(), Host::local_caller().kind.to_string())),
+        Some(cluster),
+        &settings,
+    );
     for (path, face) in [(&config.docker_socket, node_face), (&config.docker_cluster_socket, whole_face)] {
         let listener = sockets::bind(path, group)?;
         let stop = stop.clone();

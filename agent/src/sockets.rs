@@ -12,7 +12,9 @@ pub fn bind(path: &Path, group: Option<&str>) -> anyhow::Result<UnixListener> {
     let shown = path.display();
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => bail!("{shown}: another daemon serves this socket"),
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).with_context(|| format!("remove {shown}"))?,
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).with_context(|| format!("remove {shown}"))?
+        }
         Err(_) => {}
     }
     let parent = path.parent().with_context(|| format!("{shown} has no folder"))?;

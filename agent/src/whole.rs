@@ -59,13 +59,21 @@ impl WholeEngine {
 
     fn here(&self) -> Place {
         let id = self.host.member().map(|m| m.directory().me()).unwrap_or_default();
-        Place { id, hostname: self.host.config.hostname.clone(), here: true, ready: true, engine: self.host.engine.clone() }
+        Place {
+            id,
+            hostname: self.host.config.hostname.clone(),
+            here: true,
+            ready: true,
+            engine: self.host.engine.clone(),
+        }
     }
 
     /// The node that is called so.
     fn node(&self, name: &str) -> Option<Place> {
         match self.host.member() {
-            Some(member) => member.may_ask_others().and_then(|()| member.directory().find(name, Some(&self.caller))).ok(),
+            Some(member) => {
+                member.may_ask_others().and_then(|()| member.directory().find(name, Some(&self.caller))).ok()
+            }
             None => Some(self.here()).filter(|p| p.hostname == name),
         }
     }
@@ -97,7 +105,12 @@ impl WholeEngine {
     }
 
     /// The node that has the object `name`, and the object's name there. `probe` asks one node whether it has it.
-    async fn find<'n, T, F>(&self, what: &str, name: &'n str, probe: impl Fn(Arc<dyn Engine>, String) -> F) -> Result<(Place, &'n str)>
+    async fn find<'n, T, F>(
+        &self,
+        what: &str,
+        name: &'n str,
+        probe: impl Fn(Arc<dyn Engine>, String) -> F,
+    ) -> Result<(Place, &'n str)>
     where
         F: std::future::Future<Output = Result<T>>,
     {
@@ -125,7 +138,10 @@ impl WholeEngine {
             (0, true) => Err(Error::not_found(format!("No such {what}: {name}"))),
             (0, false) => {
                 let away: Vec<_> = unreached.iter().map(|u| format!("{} ({})", u.node, u.reason)).collect();
-                Err(Error::unavailable(format!("No such {what}: {name}; these nodes did not answer: {}", away.join(", "))))
+                Err(Error::unavailable(format!(
+                    "No such {what}: {name}; these nodes did not answer: {}",
+                    away.join(", ")
+                )))
             }
             _ => {
                 let names: Vec<_> = found.iter().map(|p| format!("{}/{name}", p.hostname)).collect();

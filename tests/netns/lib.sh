@@ -16,6 +16,7 @@ finish() {
   hosts_down
   ip netns list | grep -qE "^$P[0-5]\b" && { echo "FAIL namespaces are left"; rc=1; }
   [ -z "$(cgroup_dirs 1)$(cgroup_dirs 2)$(cgroup_dirs 3)" ] || { echo "FAIL cgroups are left"; rc=1; }
+  pgrep -f "$W/" >/dev/null && { echo "FAIL processes are left: $(pgrep -fa "$W/" | head -n 3)"; rc=1; }
   [ $rc = 0 ] && echo "$checks passed, 0 failed"
   exit $rc
 }

@@ -63,7 +63,6 @@ pub(crate) enum Step {
     Stop,
     Cancel,
     Remove,
-
 }
 
 impl Entry {

@@ -81,12 +81,16 @@ impl IdentityDir {
     pub fn remove(&self) -> anyhow::Result<()> {
         for gone in [self.pem(), self.facts()] {
             match fs::remove_file(&gone) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).with_context(|| format!("remove {}", gone.display())),
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(e).with_context(|| format!("remove {}", gone.display()));
+                }
                 _ => {}
             }
         }
         match fs::remove_dir_all(&self.0) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("remove {}", self.0.display())),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("remove {}", self.0.display()))
+            }
             _ => Ok(()),
         }
     }

@@ -4,7 +4,11 @@
 
 use anyhow::Context as _;
 use muster_agent_core::Ledger;
-use std::{fs, io::Write as _, path::{Path, PathBuf}};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 #[derive(Clone)]
 pub struct LedgerFile(PathBuf);
@@ -66,7 +70,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let file = LedgerFile::new(dir.path());
         assert_eq!(file.load(), Ledger::default());
-        let ledger = Ledger { set: muster_model::assignment::AssignmentSet { generation: 7, ..Default::default() }, ..Default::default() };
+        let ledger = Ledger {
+            set: muster_model::assignment::AssignmentSet { generation: 7, ..Default::default() },
+            ..Default::default()
+        };
         file.save(&ledger).expect("saved");
         assert_eq!(file.load(), ledger);
         fs::write(dir.path().join("ledger"), b"\xc1garbage").expect("written");

@@ -7,7 +7,12 @@ use muster_model::cluster::{Task, TaskState};
 
 /// The lines of these tasks, as they come. Nodes that do not answer are said in a line of their own kind: an error at the
 /// end of what the others had.
-pub async fn of_tasks(directory: &Directory, tasks: Vec<Task>, options: &Logs, caller: Option<&str>) -> Result<Stream<TaskLog>> {
+pub async fn of_tasks(
+    directory: &Directory,
+    tasks: Vec<Task>,
+    options: &Logs,
+    caller: Option<&str>,
+) -> Result<Stream<TaskLog>> {
     let mut streams = Vec::new();
     let mut silent = Vec::new();
     for task in tasks {
@@ -18,11 +23,19 @@ pub async fn of_tasks(directory: &Directory, tasks: Vec<Task>, options: &Logs, c
             Err(e) => silent.push(format!("task {} on node {node}: {e}", task.id)),
         }
     }
-    let end = stream::iter((!silent.is_empty()).then(|| Err(Error::unavailable(format!("incomplete log stream: {}", silent.join("; "))))));
+    let end = stream::iter(
+        (!silent.is_empty()).then(|| Err(Error::unavailable(format!("incomplete log stream: {}", silent.join("; "))))),
+    );
     Ok(stream::select_all(streams).chain(end).boxed())
 }
 
-async fn lines(directory: &Directory, task: &Task, node: muster_model::NodeId, options: &Logs, caller: Option<&str>) -> Result<Option<Stream<TaskLog>>> {
+async fn lines(
+    directory: &Directory,
+    task: &Task,
+    node: muster_model::NodeId,
+    options: &Logs,
+    caller: Option<&str>,
+) -> Result<Option<Stream<TaskLog>>> {
     let place = directory.node(node, caller)?;
     let name = super::spec::container_name(task);
     let log = match place.engine.container_logs(&name, options.clone()).await {

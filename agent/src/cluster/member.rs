@@ -15,7 +15,12 @@ use anyhow::Context as _;
 use muster_agent_core::{Container, Effect, Input, Ledger, Phase, Worker};
 use muster_calls::{Engine, Error};
 use muster_controller::{Bootstrap, Controller, ControllerConfig, Founding, Membership, Slot, Storage, Timing};
-use muster_model::{NodeId, TaskId, assignment::AssignmentSet, cluster::{NodeDescription, Task}, spec::Role};
+use muster_model::{
+    NodeId, TaskId,
+    assignment::AssignmentSet,
+    cluster::{NodeDescription, Task},
+    spec::Role,
+};
 use muster_mtls::{CertRole, Tls};
 use rand::Rng as _;
 use std::{
@@ -61,14 +66,20 @@ impl Member {
     ///
     /// # Errors
     /// In words; the host is then what it was before.
-    pub async fn start(host: &Arc<Host>, listen: SocketAddr, addr: SocketAddr, origin: Origin) -> anyhow::Result<Arc<Self>> {
+    pub async fn start(
+        host: &Arc<Host>,
+        listen: SocketAddr,
+        addr: SocketAddr,
+        origin: Origin,
+    ) -> anyhow::Result<Arc<Self>> {
         let identity = IdentityDir::new(&host.config.data_dir);
         // A listener first: a port that is taken must not leave half a member.
         let listener = door::bind(listen).await?;
         let (credentials, managers, bootstrap) = match origin {
             Origin::Founded(f) => {
                 let f = *f;
-                let bootstrap = Bootstrap::New { cluster: Box::new(f.cluster), first: Box::new(f.first), seal_key: f.seal_key };
+                let bootstrap =
+                    Bootstrap::New { cluster: Box::new(f.cluster), first: Box::new(f.first), seal_key: f.seal_key };
                 (f.credentials.clone(), vec![(f.credentials.identity().node_id, addr.to_string())], Some(bootstrap))
             }
             Origin::Joined(m) => {
@@ -138,7 +149,16 @@ impl Member {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one value, each made in order")]
-    async fn run(host: &Arc<Host>, tls: Tls, identity: IdentityDir, facts: Facts, slot: Slot, stop: CancellationToken, mut tasks: JoinSet<()>, resumed: bool) -> anyhow::Result<Arc<Self>> {
+    async fn run(
+        host: &Arc<Host>,
+        tls: Tls,
+        identity: IdentityDir,
+        facts: Facts,
+        slot: Slot,
+        stop: CancellationToken,
+        mut tasks: JoinSet<()>,
+        resumed: bool,
+    ) -> anyhow::Result<Arc<Self>> {
         let me = tls.identity().node_id;
         let local: Arc<dyn Engine> = host.engine.clone();
         let directory = Directory::new(me, host.config.hostname.clone(), tls.clone(), local);
@@ -174,7 +194,16 @@ impl Member {
         }
         tasks.spawn(keep_description(member.clone(), host.clone(), describe_tx));
         tasks.spawn(keep_certificate(member.clone(), host.clone()));
-        let keeper = Keeper { host: host.clone(), member: member.clone(), worker, runner, ledger, orders, sequence: 0, sent: BTreeMap::new() };
+        let keeper = Keeper {
+            host: host.clone(),
+            member: member.clone(),
+            worker,
+            runner,
+            ledger,
+            orders,
+            sequence: 0,
+            sent: BTreeMap::new(),
+        };
         let handle = tokio::spawn(keeper.run(inputs_rx, events_rx));
         *member.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
         *member.worker.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
@@ -202,7 +231,10 @@ impl Member {
             return Ok(());
         }
         let managers: Vec<_> = self.facts.borrow().managers.iter().map(|(_, a)| a.clone()).collect();
-        Err(Error::unavailable(format!("this node is a worker: calls for other nodes are taken by managers, at {}", managers.join(", "))))
+        Err(Error::unavailable(format!(
+            "this node is a worker: calls for other nodes are taken by managers, at {}",
+            managers.join(", ")
+        )))
     }
 
     pub async fn membership(&self) -> muster_calls::Result<muster_calls::Membership> {
@@ -254,7 +286,9 @@ impl Member {
         use muster_calls::Cluster as _;
         if let Some(controller) = self.controller() {
             // The last manager has nobody to tell; the others find out by its silence.
-            if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(5), controller.local_face().leave(force)).await {
+            if let Ok(Err(error)) =
+                tokio::time::timeout(Duration::from_secs(5), controller.local_face().leave(force)).await
+            {
                 tracing::warn!(%error, "the cluster was not told that this node leaves");
             }
         }
@@ -278,11 +312,14 @@ impl Member {
     async fn renew(&self, host: &Host) -> anyhow::Result<()> {
         let facts = self.facts.borrow().clone();
         let managers: Vec<SocketAddr> = addresses(&facts.managers).into_iter().map(|(_, a)| a).collect();
-        let membership = match muster_controller::renew(&self.tls, &managers, &describe(&host.config, facts.addr)).await {
+        let membership = match muster_controller::renew(&self.tls, &managers, &describe(&host.config, facts.addr)).await
+        {
             Ok(m) => m,
             Err(e) => match self.controller() {
                 Some(controller) => {
-                    let credentials = controller.renew_own_certificate().with_context(|| format!("no manager renews the certificate ({e})"))?;
+                    let credentials = controller
+                        .renew_own_certificate()
+                        .with_context(|| format!("no manager renews the certificate ({e})"))?;
                     return self.identity.save_credentials(&credentials);
                 }
                 None => return Err(e.into()),
@@ -324,17 +361,28 @@ impl Member {
 /// the one that the leader sends.
 fn join_bootstrap(m: &Membership) -> anyhow::Result<Option<Bootstrap>> {
     match (m.role, &m.seal_key) {
-        (CertRole::Manager, Some(key)) => Ok(Some(Bootstrap::Join { managers: m.managers.clone(), seal_key: key.clone() })),
-        (CertRole::Manager, None) => anyhow::bail!("the cluster gave a manager's certificate without the managers' key"),
+        (CertRole::Manager, Some(key)) => {
+            Ok(Some(Bootstrap::Join { managers: m.managers.clone(), seal_key: key.clone() }))
+        }
+        (CertRole::Manager, None) => {
+            anyhow::bail!("the cluster gave a manager's certificate without the managers' key")
+        }
         _ => Ok(None),
     }
 }
 
-async fn start_controller(identity: &IdentityDir, tls: &Tls, addr: SocketAddr, bootstrap: Bootstrap) -> anyhow::Result<Controller> {
+async fn start_controller(
+    identity: &IdentityDir,
+    tls: &Tls,
+    addr: SocketAddr,
+    bootstrap: Bootstrap,
+) -> anyhow::Result<Controller> {
     let who = tls.identity();
     if !matches!(bootstrap, Bootstrap::Resume { .. }) {
         match std::fs::remove_dir_all(identity.controller()) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).context("remove an earlier control plane's data"),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).context("remove an earlier control plane's data");
+            }
             _ => {}
         }
     }
@@ -418,7 +466,8 @@ impl Keeper {
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut events: mpsc::Receiver<Event>) {
         let mut effects = Vec::new();
         self.worker.resume(now(), &mut effects);
-        let running: Vec<Arc<Task>> = self.worker.tasks().filter(|(_, _, p)| matches!(p, Phase::Running)).map(|(t, ..)| t.clone()).collect();
+        let running: Vec<Arc<Task>> =
+            self.worker.tasks().filter(|(_, _, p)| matches!(p, Phase::Running)).map(|(t, ..)| t.clone()).collect();
         running.into_iter().for_each(|t| self.runner.watch(t));
         self.perform(effects).await;
         loop {
@@ -455,7 +504,10 @@ impl Keeper {
                     let (member, host) = (self.member.clone(), self.host.clone());
                     tokio::spawn(async move {
                         if let Err(error) = member.renew(&host).await {
-                            tracing::warn!(error = format!("{error:#}"), "this node could not take up its new role yet");
+                            tracing::warn!(
+                                error = format!("{error:#}"),
+                                "this node could not take up its new role yet"
+                            );
                         }
                     });
                 }

@@ -120,8 +120,13 @@ impl Runner {
             let state = &inspect.state;
             let container = match state.status.as_str() {
                 "created" => Container::Created,
-                "running" | "paused" | "restarting" => Container::Running { pid: u32::try_from(state.pid).unwrap_or(0) },
-                _ => Container::Exited { exit_code: i32::try_from(state.exit_code).unwrap_or(137), error: state.error.clone() },
+                "running" | "paused" | "restarting" => {
+                    Container::Running { pid: u32::try_from(state.pid).unwrap_or(0) }
+                }
+                _ => Container::Exited {
+                    exit_code: i32::try_from(state.exit_code).unwrap_or(137),
+                    error: state.error.clone(),
+                },
             };
             found.insert(task, (c.id, container));
         }
@@ -133,7 +138,9 @@ impl Runner {
         let this = self.clone();
         tokio::spawn(async move {
             match this.discard(&container).await {
-                Ok(()) => tracing::info!(container.id = %container, "removed the container of a task that is not ours any more"),
+                Ok(()) => {
+                    tracing::info!(container.id = %container, "removed the container of a task that is not ours any more")
+                }
                 Err(e) => tracing::warn!(container.id = %container, error = %e, "a stray container cannot be removed"),
             }
         });
@@ -151,7 +158,12 @@ impl Runner {
         self.image(task).await?;
         let name = spec::container_name(task);
         let span = tracing::info_span!("container.create", container.name = %name);
-        let made = self.0.engine.create_with_endpoints(Some(name.clone()), spec::body(task, &self.0.hostname), endpoints).instrument(span).await;
+        let made = self
+            .0
+            .engine
+            .create_with_endpoints(Some(name.clone()), spec::body(task, &self.0.hostname), endpoints)
+            .instrument(span)
+            .await;
         match made {
             Ok(id) => Ok(id),
             // Made before a crash.
@@ -170,7 +182,8 @@ impl Runner {
             return Ok(());
         }
         let span = tracing::info_span!("image.pull", image.reference = %image);
-        let auth = task.spec.container.registry_auth.as_deref().and_then(|a| serde_json::from_str::<AuthConfig>(a).ok());
+        let auth =
+            task.spec.container.registry_auth.as_deref().and_then(|a| serde_json::from_str::<AuthConfig>(a).ok());
         let pull = Pull { reference: image.clone(), platform: String::new(), auth };
         async {
             self.tell(Input::Progress { task: task.id, message: format!("pulling {image}") }).await;
@@ -228,10 +241,12 @@ impl Runner {
                 Ok((id, Change::Removed)) if id == container => return,
                 Ok(_) => continue,
                 // Some were missed: look.
-                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => match self.0.engine.container_inspect(container, false).await {
-                    Ok(i) => i.state.health.map(|h| h.status).unwrap_or_default(),
-                    Err(_) => return,
-                },
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                    match self.0.engine.container_inspect(container, false).await {
+                        Ok(i) => i.state.health.map(|h| h.status).unwrap_or_default(),
+                        Err(_) => return,
+                    }
+                }
                 Err(_) => return,
             };
             match status.as_str() {
@@ -267,8 +282,12 @@ impl Runner {
 /// A span of the task's own trace: it began with the request that made the service what it is.
 fn task_span(task: &Task, name: &'static str) -> tracing::Span {
     let span = match name {
-        "task.prepare" => tracing::info_span!(parent: None, "task.prepare", task.id = %task.id, service.name = %task.service_name),
-        "task.start" => tracing::info_span!(parent: None, "task.start", task.id = %task.id, service.name = %task.service_name),
+        "task.prepare" => {
+            tracing::info_span!(parent: None, "task.prepare", task.id = %task.id, service.name = %task.service_name)
+        }
+        "task.start" => {
+            tracing::info_span!(parent: None, "task.start", task.id = %task.id, service.name = %task.service_name)
+        }
         _ => tracing::info_span!(parent: None, "task.stop", task.id = %task.id, service.name = %task.service_name),
     };
     if let Some(parent) = &task.trace_parent {

@@ -3,7 +3,11 @@
 //! One task owns the stream. It tells the worker's task what arrives and sends what that wants sent; it decides nothing.
 
 use super::identity::Facts;
-use muster_model::{NodeId, Timestamp, assignment::{AssignmentUpdate, TaskReport}, cluster::NodeDescription};
+use muster_model::{
+    NodeId, Timestamp,
+    assignment::{AssignmentUpdate, TaskReport},
+    cluster::NodeDescription,
+};
 use muster_mtls::{Expect, Tls};
 use muster_proto::{LEADER_KEY, v1};
 use rand::Rng as _;
@@ -26,7 +30,10 @@ pub enum Event {
     Closed,
     Update(AssignmentUpdate),
     Taken(u64),
-    Managers { managers: Vec<(NodeId, String)>, role: String },
+    Managers {
+        managers: Vec<(NodeId, String)>,
+        role: String,
+    },
     /// The cluster does not know this node any more.
     Removed,
 }
@@ -121,7 +128,12 @@ impl Session {
         self.carry(stream, tx, opened).await
     }
 
-    async fn carry(&mut self, mut stream: tonic::Streaming<v1::ManagerMessage>, tx: mpsc::Sender<v1::AgentMessage>, opened: &mut bool) -> End {
+    async fn carry(
+        &mut self,
+        mut stream: tonic::Streaming<v1::ManagerMessage>,
+        tx: mpsc::Sender<v1::AgentMessage>,
+        opened: &mut bool,
+    ) -> End {
         let mut heartbeat = tokio::time::interval(Duration::from_secs(1));
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -172,7 +184,9 @@ impl Session {
                         return End::Retry;
                     }
                 },
-                Some(v1::manager_message::Of::Managers(m)) => Event::Managers { managers: managers(m.managers), role: m.role },
+                Some(v1::manager_message::Of::Managers(m)) => {
+                    Event::Managers { managers: managers(m.managers), role: m.role }
+                }
                 Some(v1::manager_message::Of::ReportsTaken(t)) => Event::Taken(t.sequence),
                 None => continue,
             };
@@ -222,4 +236,3 @@ fn message_of(order: Order) -> v1::AgentMessage {
 pub fn now() -> Timestamp {
     muster_mtls::now()
 }
-

@@ -105,7 +105,8 @@ fn host_config(task: &Task, spec: &ContainerSpec, body: &mut ContainerCreateBody
     host.resources.memory = signed(limits.memory_bytes);
     host.resources.memory_reservation = signed(reservations.memory_bytes);
     host.resources.pids_limit = (limits.pids > 0).then(|| signed(limits.pids));
-    host.resources.ulimits = spec.ulimits.iter().map(|u| Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard }).collect();
+    host.resources.ulimits =
+        spec.ulimits.iter().map(|u| Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard }).collect();
     host.mounts = spec.mounts.iter().map(mount).collect();
     if let Some(driver) = &task.spec.log_driver {
         host.log_config = LogConfig { kind: driver.name.clone(), config: driver.options.clone() };
@@ -114,7 +115,11 @@ fn host_config(task: &Task, spec: &ContainerSpec, body: &mut ContainerCreateBody
         let key = format!("{}/{}", port.target, port.protocol);
         body.config.exposed_ports.insert(key.clone());
         let host_port = if port.published == 0 { String::new() } else { port.published.to_string() };
-        host.port_bindings.entry(key).or_default().get_or_insert_default().push(PortBinding { host_ip: String::new(), host_port });
+        host.port_bindings
+            .entry(key)
+            .or_default()
+            .get_or_insert_default()
+            .push(PortBinding { host_ip: String::new(), host_port });
     }
 }
 
@@ -171,7 +176,8 @@ pub fn endpoints(task: &Task, set: &AssignmentSet, overlay_mtu: u16) -> Result<V
     };
     let attachments = &task.spec.networks;
     let one = |(i, a): (usize, &muster_model::cluster::TaskAddress)| {
-        let n: &NetworkAssignment = network(a.network).ok_or_else(|| format!("network {} is not known on this node", a.network))?;
+        let n: &NetworkAssignment =
+            network(a.network).ok_or_else(|| format!("network {} is not known on this node", a.network))?;
         let aliases = attachments.get(i).map(|x| x.aliases.clone()).unwrap_or_default();
         Ok(EndpointSpec {
             scope: Scope::vni(n.vni),

@@ -59,7 +59,11 @@ fn reverse(names: &Names, scopes: &[Scope], question: &str) -> Option<String> {
     let ip = Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?);
     scopes.iter().find_map(|scope| {
         let table = names.get(scope)?;
-        table.names.iter().find(|(name, ips)| !name.starts_with("tasks.") && ips.contains(&ip)).map(|(name, _)| name.clone())
+        table
+            .names
+            .iter()
+            .find(|(name, ips)| !name.starts_with("tasks.") && ips.contains(&ip))
+            .map(|(name, _)| name.clone())
     })
 }
 
@@ -72,13 +76,17 @@ impl Handler {
             && let Some(found) = reverse(&names, &scopes.scopes, &text)
             && let Ok(target) = Name::from_ascii(format!("{found}."))
         {
-            return (ResponseCode::NoError, vec![Record::from_rdata(name.clone(), TTL_S, RData::PTR(rdata::PTR(target)))]);
+            return (
+                ResponseCode::NoError,
+                vec![Record::from_rdata(name.clone(), TTL_S, RData::PTR(rdata::PTR(target)))],
+            );
         }
         match look(&names, &scopes.scopes, &text) {
             Known::Here(mut ips) if kind == RecordType::A => {
                 // Clients take the first: spread them.
                 ips.shuffle(&mut rand::rng());
-                let records = ips.into_iter().map(|ip| Record::from_rdata(name.clone(), TTL_S, RData::A(rdata::A(ip)))).collect();
+                let records =
+                    ips.into_iter().map(|ip| Record::from_rdata(name.clone(), TTL_S, RData::A(rdata::A(ip)))).collect();
                 (ResponseCode::NoError, records)
             }
             // The name is ours, other kinds of records it has none of: no error, no answers (RFC 2308, section 2.2).
@@ -118,7 +126,13 @@ impl RequestHandler for Handler {
         metadata.recursion_available = true;
         metadata.response_code = code;
         let none = || std::iter::empty::<&Record>();
-        let response = MessageResponseBuilder::from_message_request(request).build(metadata, records.iter(), none(), none(), none());
+        let response = MessageResponseBuilder::from_message_request(request).build(
+            metadata,
+            records.iter(),
+            none(),
+            none(),
+            none(),
+        );
         match out.send_response(response).await {
             Ok(info) => info,
             Err(error) => {

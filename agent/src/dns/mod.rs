@@ -46,9 +46,16 @@ impl Resolver {
     ///
     /// # Errors
     /// When the namespace is gone, or no port is free in it.
-    pub async fn open(netns: &Path, scopes: Vec<Scope>, names: SharedNames, upstream: Vec<IpAddr>) -> anyhow::Result<Self> {
+    pub async fn open(
+        netns: &Path,
+        scopes: Vec<Scope>,
+        names: SharedNames,
+        upstream: Vec<IpAddr>,
+    ) -> anyhow::Result<Self> {
         let path: PathBuf = netns.to_owned();
-        let (udp, tcp) = tokio::task::spawn_blocking(move || sockets::open_in(&path)).await.context("the thread that opens DNS sockets")??;
+        let (udp, tcp) = tokio::task::spawn_blocking(move || sockets::open_in(&path))
+            .await
+            .context("the thread that opens DNS sockets")??;
         let (udp_port, tcp_port) = (udp.local_addr()?.port(), tcp.local_addr()?.port());
         let tables = Arc::new(ArcSwap::from_pointee(Tables { scopes }));
         let handler = handler::Handler { names, tables: tables.clone(), upstream: upstream_resolver(&upstream)? };
@@ -78,7 +85,10 @@ fn upstream_resolver(servers: &[IpAddr]) -> anyhow::Result<Option<TokioResolver>
         }
     } else {
         let servers = servers.iter().map(|ip| NameServerConfig::udp_and_tcp(*ip)).collect();
-        TokioResolver::builder_with_config(ResolverConfig::from_parts(None, vec![], servers), TokioRuntimeProvider::default())
+        TokioResolver::builder_with_config(
+            ResolverConfig::from_parts(None, vec![], servers),
+            TokioRuntimeProvider::default(),
+        )
     };
     Ok(Some(builder.build().context("the upstream resolver")?))
 }

@@ -6,12 +6,16 @@ use std::time::Duration;
 
 /// Many Linux machines as one Docker.
 #[derive(Parser)]
-#[command(name = "muster", version, after_help = "Examples:
+#[command(
+    name = "muster",
+    version,
+    after_help = "Examples:
   muster init                                              found a cluster on this host
   muster join --token TOKEN 10.0.0.1                       make this host a member
   muster network create shop
   muster service create --name web --replicas 6 --network shop --publish 8080:80 nginx
-  muster ps; muster logs web.1.x; muster exec -it web.1.x sh")]
+  muster ps; muster logs web.1.x; muster exec -it web.1.x sh"
+)]
 pub struct Args {
     /// Host to ask: unix://PATH of its muster.sock.
     #[arg(short = 'H', long, global = true, env = "MUSTER_HOST", value_name = "unix://PATH")]
@@ -133,9 +137,7 @@ pub enum Command {
         command: Vec<String>,
     },
     /// Attach to a container's own process, wherever it is.
-    Attach {
-        container: String,
-    },
+    Attach { container: String },
     /// Start stopped containers.
     Start {
         #[arg(required = true)]
@@ -209,9 +211,7 @@ pub enum Command {
     /// Version of this client and of the host.
     Version,
     /// A script for the shell's completion.
-    Completion {
-        shell: clap_complete::Shell,
-    },
+    Completion { shell: clap_complete::Shell },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -368,7 +368,9 @@ pub struct LogArgs {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  muster service create --name web --replicas 3 --network shop --publish 8080:80 nginx")]
+#[command(
+    after_help = "Example:\n  muster service create --name web --replicas 3 --network shop --publish 8080:80 nginx"
+)]
 pub struct Create {
     /// Default: a name made from the image's.
     #[arg(long)]
@@ -487,7 +489,11 @@ pub enum Context {
 /// `1.5` CPUs as billionths.
 fn cpus(text: &str) -> Result<u64, String> {
     let n: f64 = text.parse().map_err(|_| format!("{text:?}: expected a number of CPUs, e.g. 0.5"))?;
-    if n.is_finite() && (0.0..=100_000.0).contains(&n) { Ok((n * 1e9).round() as u64) } else { Err(format!("{text}: expected 0 to 100000")) }
+    if n.is_finite() && (0.0..=100_000.0).contains(&n) {
+        Ok((n * 1e9).round() as u64)
+    } else {
+        Err(format!("{text}: expected 0 to 100000"))
+    }
 }
 
 /// `64m` as bytes; suffixes b, k, m, g as `docker` takes them.
@@ -521,7 +527,11 @@ pub fn pair(text: &str) -> (String, String) {
 /// # Errors
 /// What is wrong with it and what would be accepted.
 pub fn port(text: &str) -> anyhow::Result<spec::PublishedPort> {
-    let refuse = || anyhow::anyhow!("--publish {text:?}: expected [PUBLISHED:]TARGET[/tcp|/udp] or mode=host,published=P,target=T,protocol=tcp");
+    let refuse = || {
+        anyhow::anyhow!(
+            "--publish {text:?}: expected [PUBLISHED:]TARGET[/tcp|/udp] or mode=host,published=P,target=T,protocol=tcp"
+        )
+    };
     let number = |t: &str| t.parse::<u16>().map_err(|_| refuse());
     let protocol = |t: &str| match t {
         "tcp" => Ok(muster_model::net::Protocol::Tcp),
@@ -597,6 +607,12 @@ mod tests {
     fn sizes_and_cpus_are_read_with_their_units() {
         assert_eq!(bytes("64m"), Ok(64 << 20));
         assert_eq!(cpus("1.5"), Ok(1_500_000_000));
-        assert!(bytes("64x").is_err() && bytes("").is_err() && bytes("99999999999t").is_err() && cpus("-1").is_err() && cpus("NaN").is_err());
+        assert!(
+            bytes("64x").is_err()
+                && bytes("").is_err()
+                && bytes("99999999999t").is_err()
+                && cpus("-1").is_err()
+                && cpus("NaN").is_err()
+        );
     }
 }

@@ -66,7 +66,9 @@ pub async fn connect(host: Option<&str>, context: Option<&str>) -> anyhow::Resul
 
 fn socket(host: &str) -> anyhow::Result<PathBuf> {
     let path = host.strip_prefix("unix://").filter(|p| p.starts_with('/'));
-    path.map(PathBuf::from).with_context(|| format!("--host {host:?}: expected unix:// and an absolute path (use a context for other machines)"))
+    path.map(PathBuf::from).with_context(|| {
+        format!("--host {host:?}: expected unix:// and an absolute path (use a context for other machines)")
+    })
 }
 
 async fn local(path: &Path) -> anyhow::Result<Channel> {

@@ -3,10 +3,7 @@
 use anyhow::{Context as _, bail};
 use muster_mtls::{Credentials, KeyRequest};
 use muster_proto::v1;
-use std::{
-    fs,
-    path::PathBuf,
-};
+use std::{fs, path::PathBuf};
 use tonic::transport::Channel;
 
 /// This host's own socket.
@@ -22,7 +19,9 @@ fn folder() -> anyhow::Result<PathBuf> {
     if let Some(dir) = std::env::var_os("MUSTER_CONFIG_DIR") {
         return Ok(dir.into());
     }
-    let home = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".config")));
+    let home = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".config")));
     Ok(home.context("HOME is not set: contexts have no folder (or set MUSTER_CONFIG_DIR)")?.join("muster"))
 }
 
@@ -51,7 +50,8 @@ pub fn load(name: &str) -> anyhow::Result<Stored> {
 }
 
 fn parse(text: &str) -> anyhow::Result<Stored> {
-    let addr = text.lines().find_map(|l| l.strip_prefix(ADDRESS)).context("there is no address in it")?.trim().to_owned();
+    let addr =
+        text.lines().find_map(|l| l.strip_prefix(ADDRESS)).context("there is no address in it")?.trim().to_owned();
     Ok(Stored { addr, credentials: Credentials::from_pem(text.as_bytes())? })
 }
 

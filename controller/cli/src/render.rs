@@ -30,10 +30,12 @@ pub fn list(show: &Show, columns: &[(&str, &str)], rows: Vec<Row>) -> anyhow::Re
 }
 
 fn table(columns: &[(&str, &str)], rows: &[Row]) {
-    let cell = |row: &Row, field: &str| row.iter().find(|(k, _)| *k == field).map(|(_, v)| v.clone()).unwrap_or_default();
+    let cell =
+        |row: &Row, field: &str| row.iter().find(|(k, _)| *k == field).map(|(_, v)| v.clone()).unwrap_or_default();
     let mut lines: Vec<Vec<String>> = vec![columns.iter().map(|(_, h)| (*h).to_owned()).collect()];
     lines.extend(rows.iter().map(|r| columns.iter().map(|(f, _)| cell(r, f)).collect()));
-    let widths: Vec<usize> = (0..columns.len()).map(|i| lines.iter().map(|l| l[i].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> =
+        (0..columns.len()).map(|i| lines.iter().map(|l| l[i].chars().count()).max().unwrap_or(0)).collect();
     for line in lines {
         let mut text = String::new();
         for (value, width) in line.iter().zip(&widths) {
@@ -60,7 +62,9 @@ fn fill(template: &str, row: &Row, fields: &[&str]) -> anyhow::Result<String> {
             ("json .", _) => out.push_str(&json(row)),
             (_, Some(field)) => match row.iter().find(|(k, _)| *k == field) {
                 Some((_, value)) => out.push_str(value),
-                None => bail!("--format {template:?}: there is no field {field}: expected one of {}", fields.join(", ")),
+                None => {
+                    bail!("--format {template:?}: there is no field {field}: expected one of {}", fields.join(", "))
+                }
             },
             _ => bail!("--format {template:?}: {inner:?} is not supported: expected {{{{.Field}}}} or {{{{json .}}}}"),
         }

@@ -10,8 +10,8 @@ use crate::{Effect, Effects, SessionId};
 use muster_model::{
     NetworkId, NodeId, ServiceId, TaskId,
     assignment::{
-        Assignment, AssignmentKey, AssignmentSet, AssignmentUpdate, EndpointAssignment, NetworkAssignment, NodeAssignment,
-        ServiceAssignment,
+        Assignment, AssignmentKey, AssignmentSet, AssignmentUpdate, EndpointAssignment, NetworkAssignment,
+        NodeAssignment, ServiceAssignment,
     },
     cluster::{Network, Node, NodeState, Service, Task, TaskState, TaskStatus},
     spec::PublishMode,

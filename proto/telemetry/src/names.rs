@@ -18,15 +18,12 @@ macro_rules! catalogue {
 
 catalogue! {
     CONTAINER_COUNT = "muster.container.count", "{container}", "Containers of this host, by state.";
-    CONTAINER_START_DURATION = "muster.container.start.duration", "s", "From the call to the process running.";
-    TASK_COUNT = "muster.task.count", "{task}", "Tasks in the cluster, by observed state.";
-    NODE_COUNT = "muster.node.count", "{node}", "Nodes in the cluster, by state.";
-    RAFT_PROPOSAL_DURATION = "muster.raft.proposal.duration", "s", "From proposal to applied.";
-    RAFT_COMMIT_INDEX = "muster.raft.commit.index", "{entry}", "Index of the last committed entry.";
+    NODE_COUNT = "muster.node.count", "{node}", "Nodes in the cluster, by state; said by the leader.";
+    TASK_COUNT = "muster.task.count", "{task}", "Tasks in the cluster, by observed state; said by the leader.";
+    RAFT_TERM = "muster.raft.term", "{term}", "Term of consensus.";
+    RAFT_COMMIT_INDEX = "muster.raft.commit.index", "{entry}", "Index of the last entry that this manager has applied.";
     RAFT_LEADER = "muster.raft.leader", "1", "1 on the leader, 0 elsewhere.";
     NET_DROP = "muster.net.drop", "{packet}", "Packets dropped by the data plane, by reason.";
-    DNS_QUERY_COUNT = "muster.dns.query.count", "{query}", "Names asked for by containers, by outcome.";
-    API_REQUEST_DURATION = "muster.api.request.duration", "s", "Calls of muster.v1, by method and outcome.";
 }
 
 #[cfg(test)]

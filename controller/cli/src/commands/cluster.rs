@@ -42,7 +42,9 @@ pub async fn network(host: &Host, command: Network) -> anyhow::Result<u8> {
     match command {
         Network::Create { subnet, gateway, internal, label, name } => {
             let labels = label.iter().map(|l| pair(l)).collect();
-            let made = cluster.network_create(NetworkSpec { name, labels, subnet, gateway, internal, attachable: true }).await?;
+            let made = cluster
+                .network_create(NetworkSpec { name, labels, subnet, gateway, internal, attachable: true })
+                .await?;
             println!("{}", made.id);
         }
         Network::Ls { show } => {
@@ -58,7 +60,11 @@ pub async fn network(host: &Host, command: Network) -> anyhow::Result<u8> {
                 ]
             };
             let rows = networks.iter().map(row).collect();
-            render::list(&show, &[("ID", "NETWORK ID"), ("Name", "NAME"), ("Driver", "DRIVER"), ("Subnet", "SUBNET"), ("VNI", "VNI")], rows)?;
+            render::list(
+                &show,
+                &[("ID", "NETWORK ID"), ("Name", "NAME"), ("Driver", "DRIVER"), ("Subnet", "SUBNET"), ("VNI", "VNI")],
+                rows,
+            )?;
         }
         Network::Inspect { networks } => {
             let mut all = Vec::new();

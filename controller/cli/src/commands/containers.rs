@@ -26,7 +26,14 @@ pub async fn ps(host: &Host, show: Show, all: bool, filters: &[String], node: Op
     let engine = host.engine(node.map_or(Target::Cluster, Target::Node));
     let listed = engine.container_list(options).await?;
     let rows = listed.items.iter().map(|c| row(c, &show)).collect();
-    let mut columns = vec![("ID", "CONTAINER ID"), ("Image", "IMAGE"), ("Command", "COMMAND"), ("Status", "STATUS"), ("Ports", "PORTS"), ("Names", "NAMES")];
+    let mut columns = vec![
+        ("ID", "CONTAINER ID"),
+        ("Image", "IMAGE"),
+        ("Command", "COMMAND"),
+        ("Status", "STATUS"),
+        ("Ports", "PORTS"),
+        ("Names", "NAMES"),
+    ];
     if !one {
         columns.push(("Node", "NODE"));
     }
@@ -62,7 +69,9 @@ fn row(c: &ContainerSummary, show: &Show) -> Row {
 pub fn log_options(args: &LogArgs) -> anyhow::Result<Logs> {
     let time = |name: &str, text: &Option<String>| match text {
         None => Ok(Timestamp::ZERO),
-        Some(t) => moment(t).with_context(|| format!("--{name} {t:?}: expected RFC 3339, seconds since the epoch, or how long ago, e.g. 10m")),
+        Some(t) => moment(t).with_context(|| {
+            format!("--{name} {t:?}: expected RFC 3339, seconds since the epoch, or how long ago, e.g. 10m")
+        }),
     };
     Ok(Logs {
         follow: args.follow,
@@ -231,7 +240,9 @@ pub async fn kill(host: &Host, names: &[String], signal: &str) -> anyhow::Result
 }
 
 pub async fn remove(host: &Host, names: &[String], force: bool, volumes: bool) -> anyhow::Result<u8> {
-    let act = |(host, name): (Host, String)| async move { host.whole().container_remove(&name, RemoveContainer { force, volumes }).await };
+    let act = |(host, name): (Host, String)| async move {
+        host.whole().container_remove(&name, RemoveContainer { force, volumes }).await
+    };
     each(names, act, host).await
 }
 
@@ -250,9 +261,16 @@ pub async fn images(host: &Host, show: &Show) -> anyhow::Result<u8> {
     for image in &listed.items {
         let id = image.id.trim_start_matches("sha256:");
         let id = if show.no_trunc { id.to_owned() } else { id.chars().take(12).collect() };
-        for tag in image.repo_tags.iter().map(String::as_str).chain(image.repo_tags.is_empty().then_some("<none>:<none>")) {
+        for tag in
+            image.repo_tags.iter().map(String::as_str).chain(image.repo_tags.is_empty().then_some("<none>:<none>"))
+        {
             let (repo, tag) = tag.rsplit_once(':').unwrap_or((tag, "<none>"));
-            rows.push(vec![("ID", id.clone()), ("Repository", repo.to_owned()), ("Tag", tag.to_owned()), ("Size", format!("{:.1} MB", image.size as f64 / 1e6))]);
+            rows.push(vec![
+                ("ID", id.clone()),
+                ("Repository", repo.to_owned()),
+                ("Tag", tag.to_owned()),
+                ("Size", format!("{:.1} MB", image.size as f64 / 1e6)),
+            ]);
         }
     }
     render::list(show, &[("Repository", "REPOSITORY"), ("Tag", "TAG"), ("ID", "IMAGE ID"), ("Size", "SIZE")], rows)?;

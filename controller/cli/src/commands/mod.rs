@@ -76,7 +76,9 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
             containers::exec(&host, &container, config, detach).await
         }
         Command::Attach { container } => containers::attach(&host, &container).await,
-        Command::Start { containers } => containers::each(&containers, |c| async move { host_start(c).await }, &host).await,
+        Command::Start { containers } => {
+            containers::each(&containers, |c| async move { host_start(c).await }, &host).await
+        }
         Command::Stop { time, signal, containers } => containers::stop(&host, &containers, time, signal).await,
         Command::Restart { time, containers } => containers::restart(&host, &containers, time).await,
         Command::Kill { signal, containers } => containers::kill(&host, &containers, &signal).await,
@@ -90,7 +92,12 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         Command::Info => info(&host).await,
         Command::Version => {
             let version = host.engine(Target::Here).version().await?;
-            println!("Client: muster {}\nHost:   musterd {} (Docker API {})", env!("CARGO_PKG_VERSION"), version.version, version.api_version);
+            println!(
+                "Client: muster {}\nHost:   musterd {} (Docker API {})",
+                env!("CARGO_PKG_VERSION"),
+                version.version,
+                version.api_version
+            );
             Ok(0)
         }
     }
@@ -127,7 +134,14 @@ fn local_context(command: &Context) -> anyhow::Result<()> {
 async fn create_context(host: &Host, addr: Option<String>, name: &str) -> anyhow::Result<u8> {
     let addr = match addr {
         Some(addr) => addr,
-        None => host.cluster().membership().await?.member.context("this host is in no cluster: there is nothing to make a context for")?.addr.to_string(),
+        None => host
+            .cluster()
+            .membership()
+            .await?
+            .member
+            .context("this host is in no cluster: there is nothing to make a context for")?
+            .addr
+            .to_string(),
     };
     context::create(host.channel.clone(), name, &addr).await?;
     println!("{name}");
@@ -136,7 +150,16 @@ async fn create_context(host: &Host, addr: Option<String>, name: &str) -> anyhow
 
 async fn info(host: &Host) -> anyhow::Result<u8> {
     let info = host.engine(Target::Here).info().await?;
-    println!("Host: {}\n  Kernel: {}\n  CPUs: {}\n  Memory: {} MiB\n  Containers: {} ({} running)\n  Images: {}", info.name, info.kernel_version, info.ncpu, info.mem_total >> 20, info.containers, info.containers_running, info.images);
+    println!(
+        "Host: {}\n  Kernel: {}\n  CPUs: {}\n  Memory: {} MiB\n  Containers: {} ({} running)\n  Images: {}",
+        info.name,
+        info.kernel_version,
+        info.ncpu,
+        info.mem_total >> 20,
+        info.containers,
+        info.containers_running,
+        info.images
+    );
     match host.cluster().membership().await?.member {
         None => println!("Cluster: none (muster init founds one, muster join makes this host a member)"),
         Some(m) => {

@@ -24,7 +24,14 @@ pub async fn run(host: &Host, command: Node) -> anyhow::Result<u8> {
                     rows.push(row(&node, me == Some(node.node.id)));
                 }
             }
-            let columns = [("Shown", "ID"), ("Hostname", "HOSTNAME"), ("Status", "STATUS"), ("Availability", "AVAILABILITY"), ("ManagerStatus", "MANAGER STATUS"), ("EngineVersion", "ENGINE VERSION")];
+            let columns = [
+                ("Shown", "ID"),
+                ("Hostname", "HOSTNAME"),
+                ("Status", "STATUS"),
+                ("Availability", "AVAILABILITY"),
+                ("ManagerStatus", "MANAGER STATUS"),
+                ("EngineVersion", "ENGINE VERSION"),
+            ];
             render::list(&show, &columns, rows)?;
         }
         Node::Inspect { nodes } => {

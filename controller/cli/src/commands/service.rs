@@ -12,7 +12,10 @@ use muster_calls::{Cluster as _, ServiceView, TaskQuery};
 use muster_model::{
     NodeId, ServiceId,
     cluster::{Task, TaskState},
-    spec::{ContainerSpec, EndpointMode, EndpointSpec, Mode, NetworkAttachment, Quantity, Resources, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec},
+    spec::{
+        ContainerSpec, EndpointMode, EndpointSpec, Mode, NetworkAttachment, Quantity, Resources, RestartCondition,
+        RestartPolicy, ServiceSpec, TaskSpec,
+    },
 };
 use muster_proto::RemoteCluster;
 use std::{collections::BTreeMap, time::Duration};
@@ -28,7 +31,14 @@ pub async fn run(host: &Host, command: Service) -> anyhow::Result<u8> {
         Service::Create(c) => create(&cluster, c).await,
         Service::Ls { show } => {
             let services = cluster.service_list().await?;
-            let columns = [("Short", "ID"), ("Name", "NAME"), ("Mode", "MODE"), ("Replicas", "REPLICAS"), ("Image", "IMAGE"), ("Ports", "PORTS")];
+            let columns = [
+                ("Short", "ID"),
+                ("Name", "NAME"),
+                ("Mode", "MODE"),
+                ("Replicas", "REPLICAS"),
+                ("Image", "IMAGE"),
+                ("Ports", "PORTS"),
+            ];
             render::list(&show, &columns, services.iter().map(row).collect())?;
             Ok(0)
         }
@@ -94,8 +104,16 @@ fn spec(c: &Create) -> anyhow::Result<ServiceSpec> {
     let task = TaskSpec {
         container,
         resources: Resources {
-            limits: Quantity { nano_cpus: c.limit_cpu.unwrap_or(0), memory_bytes: c.limit_memory.unwrap_or(0), pids: 0 },
-            reservations: Quantity { nano_cpus: c.reserve_cpu.unwrap_or(0), memory_bytes: c.reserve_memory.unwrap_or(0), pids: 0 },
+            limits: Quantity {
+                nano_cpus: c.limit_cpu.unwrap_or(0),
+                memory_bytes: c.limit_memory.unwrap_or(0),
+                pids: 0,
+            },
+            reservations: Quantity {
+                nano_cpus: c.reserve_cpu.unwrap_or(0),
+                memory_bytes: c.reserve_memory.unwrap_or(0),
+                pids: 0,
+            },
         },
         restart,
         placement: muster_model::spec::Placement { constraints: c.constraint.clone(), ..Default::default() },
@@ -167,14 +185,20 @@ async fn finish(cluster: &RemoteCluster, id: ServiceId, detach: bool, quiet: boo
     loop {
         let view = cluster.service_inspect(&id.to_string()).await?;
         let tasks = cluster.task_list(TaskQuery { services: vec![id], ..Default::default() }).await?;
-        let current: Vec<&Task> = tasks.iter().filter(|t| t.spec_version == view.service.spec_version && t.desired <= TaskState::Running).collect();
+        let current: Vec<&Task> = tasks
+            .iter()
+            .filter(|t| t.spec_version == view.service.spec_version && t.desired <= TaskState::Running)
+            .collect();
         for task in &current {
             progress(task, &names, &mut shown, quiet);
         }
         let running = current.iter().filter(|t| t.status.state == TaskState::Running).count() as u64;
         let wanted = view.desired_tasks;
         if let Some(status) = &view.service.update_status
-            && matches!(status.state, muster_model::cluster::UpdateState::Paused | muster_model::cluster::UpdateState::RollbackPaused)
+            && matches!(
+                status.state,
+                muster_model::cluster::UpdateState::Paused | muster_model::cluster::UpdateState::RollbackPaused
+            )
         {
             bail!("the update is paused: {}", status.message);
         }
@@ -226,7 +250,8 @@ fn row(view: &ServiceView) -> Row {
         Mode::Replicated { .. } => "replicated",
         Mode::Global => "global",
     };
-    let ports: Vec<_> = s.endpoint.ports.iter().map(|p| format!("*:{}->{}/{}", p.published, p.target, p.protocol)).collect();
+    let ports: Vec<_> =
+        s.endpoint.ports.iter().map(|p| format!("*:{}->{}/{}", p.published, p.target, p.protocol)).collect();
     vec![
         ("ID", s.id.to_string()),
         ("Name", s.spec.name.clone()),
@@ -238,7 +263,12 @@ fn row(view: &ServiceView) -> Row {
     ]
 }
 
-async fn ps(cluster: &RemoteCluster, show: crate::args::Show, filters: &[String], services: &[String]) -> anyhow::Result<u8> {
+async fn ps(
+    cluster: &RemoteCluster,
+    show: crate::args::Show,
+    filters: &[String],
+    services: &[String],
+) -> anyhow::Result<u8> {
     let mut ids = Vec::new();
     for name in services {
         ids.push(cluster.service_inspect(name).await?.service.id);
@@ -251,13 +281,22 @@ async fn ps(cluster: &RemoteCluster, show: crate::args::Show, filters: &[String]
             ("desired-state", "running") => tasks.retain(|t| t.desired <= TaskState::Running),
             ("desired-state", "shutdown") => tasks.retain(|t| t.desired > TaskState::Running),
             ("desired-state", "accepted") => tasks.retain(|t| t.desired == TaskState::Accepted),
-            ("node", node) => tasks.retain(|t| t.node.is_some_and(|n| names.get(&n).is_some_and(|h| h == node) || n.to_string() == node)),
+            ("node", node) => tasks
+                .retain(|t| t.node.is_some_and(|n| names.get(&n).is_some_and(|h| h == node) || n.to_string() == node)),
             _ => bail!("--filter {filter:?}: expected desired-state=running, shutdown or accepted, or node=NAME"),
         }
     }
     let now = muster_mtls::now();
     let rows = tasks.iter().map(|t| task_row(t, &names, now, show.no_trunc)).collect();
-    let columns = [("Short", "ID"), ("Name", "NAME"), ("Image", "IMAGE"), ("Node", "NODE"), ("DesiredState", "DESIRED STATE"), ("CurrentState", "CURRENT STATE"), ("Error", "ERROR")];
+    let columns = [
+        ("Short", "ID"),
+        ("Name", "NAME"),
+        ("Image", "IMAGE"),
+        ("Node", "NODE"),
+        ("DesiredState", "DESIRED STATE"),
+        ("CurrentState", "CURRENT STATE"),
+        ("Error", "ERROR"),
+    ];
     render::list(&show, &columns, rows)?;
     Ok(0)
 }

@@ -14,7 +14,13 @@ pub async fn run(host: &Host, id: Option<String>, name: Option<String>, quiet: b
         for s in spans.iter().filter(|s| name.as_ref().is_none_or(|n| s.name.contains(n.as_str()))) {
             match quiet {
                 true => println!("{}", s.trace_id),
-                false => println!("{}  {}  {}  {}", s.trace_id, muster_model::Timestamp(s.start).to_rfc3339(), millis(s.end - s.start), s.name),
+                false => println!(
+                    "{}  {}  {}  {}",
+                    s.trace_id,
+                    muster_model::Timestamp(s.start).to_rfc3339(),
+                    millis(s.end - s.start),
+                    s.name
+                ),
             }
         }
         return Ok(0);
@@ -40,9 +46,18 @@ fn tree(spans: &[v1::Span]) -> String {
     let mut out = String::new();
     let mut stack: Vec<(usize, &v1::Span)> = children.get("").into_iter().flatten().rev().map(|s| (0, *s)).collect();
     while let Some((depth, s)) = stack.pop() {
-        let attributes: Vec<_> = s.attributes.iter().collect::<BTreeMap<_, _>>().into_iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let attributes: Vec<_> =
+            s.attributes.iter().collect::<BTreeMap<_, _>>().into_iter().map(|(k, v)| format!("{k}={v}")).collect();
         let error = if s.error.is_empty() { String::new() } else { format!("  ERROR {}", s.error) };
-        out.push_str(&format!("{:>10} {:>10}  {}{} [{}] {}{error}\n", format!("+{}", millis(s.start - first)), millis(s.end - s.start), "  ".repeat(depth), s.name, s.node, attributes.join(" ")));
+        out.push_str(&format!(
+            "{:>10} {:>10}  {}{} [{}] {}{error}\n",
+            format!("+{}", millis(s.start - first)),
+            millis(s.end - s.start),
+            "  ".repeat(depth),
+            s.name,
+            s.node,
+            attributes.join(" ")
+        ));
         // Depth is bounded by what a person can read; ids that form a circle would never end otherwise.
         if depth < 64 {
             stack.extend(children.get(s.span_id.as_str()).into_iter().flatten().rev().map(|c| (depth + 1, *c)));
@@ -72,6 +87,9 @@ mod tests {
         };
         let text = tree(&[span("1", "", "api", 0), span("2", "1", "plan", 1), span("3", "9", "pull", 2)]);
         let names: Vec<_> = text.lines().map(|l| l.trim_end()).collect();
-        assert!(names[0].contains("  api [h1]") && names[1].contains("    plan [h1]") && names[2].contains("  pull [h1]"), "{text}");
+        assert!(
+            names[0].contains("  api [h1]") && names[1].contains("    plan [h1]") && names[2].contains("  pull [h1]"),
+            "{text}"
+        );
     }
 }
