@@ -162,6 +162,9 @@ impl Network for HostNetwork {
     }
 }
 
+/// Who is told how a round went: the container that is attached (`None`: one that goes away), and the answer's way.
+type Waiting = (Option<String>, oneshot::Sender<Result<(), NetworkError>>);
+
 struct Keeper {
     plane: DataPlane,
     names: SharedNames,
@@ -212,11 +215,7 @@ impl Keeper {
         }
     }
 
-    fn take(
-        &mut self,
-        request: Request,
-        waiting: &mut Vec<(Option<String>, oneshot::Sender<Result<(), NetworkError>>)>,
-    ) {
+    fn take(&mut self, request: Request, waiting: &mut Vec<Waiting>) {
         match request {
             Request::Attach(sandbox, dns, reply) => {
                 let id = sandbox.container_id.clone();
@@ -246,7 +245,7 @@ impl Keeper {
     }
 
     /// Makes the kernel and the name server equal to what is known now, and tells everybody who waits.
-    fn settle(&mut self, waiting: Vec<(Option<String>, oneshot::Sender<Result<(), NetworkError>>)>) {
+    fn settle(&mut self, waiting: Vec<Waiting>) {
         let endpoints = self.endpoints();
         self.names.store(Arc::new(view::names(&self.set, &endpoints)));
         let mut view = view::node_view(self.me, &self.set, &endpoints, self.overlay_mtu);

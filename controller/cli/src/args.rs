@@ -91,7 +91,7 @@ pub enum Command {
     Node(Node),
     /// Services.
     #[command(subcommand)]
-    Service(Box<Service>),
+    Service(Service),
     /// Networks that span hosts.
     #[command(subcommand)]
     Network(Network),
@@ -306,7 +306,7 @@ pub enum Network {
 #[derive(Subcommand)]
 pub enum Service {
     /// Create a service and wait until its tasks run.
-    Create(Create),
+    Create(Box<Create>),
     /// List services.
     Ls {
         #[command(flatten)]
@@ -328,7 +328,7 @@ pub enum Service {
         services: Vec<String>,
     },
     /// Change a service and wait until it is so.
-    Update(Update),
+    Update(Box<Update>),
     /// Back to what it was before the last update.
     Rollback {
         #[arg(short, long)]

@@ -56,7 +56,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Node(c) => node::run(&host, c).await,
-        Command::Service(c) => service::run(&host, *c).await,
+        Command::Service(c) => service::run(&host, c).await,
         Command::Network(c) => cluster::network(&host, c).await,
         Command::Ps { show, all, filter, node } => containers::ps(&host, show, all, &filter, node).await,
         Command::Logs { logs, container } => containers::logs(&host, &logs, &container).await,
@@ -70,7 +70,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
                 working_dir: workdir.unwrap_or_default(),
                 env,
                 privileged,
-                cmd: command.into(),
+                cmd: command,
                 ..Default::default()
             };
             containers::exec(&host, &container, config, detach).await
@@ -111,9 +111,9 @@ fn local_context(command: &Context) -> anyhow::Result<()> {
     match command {
         Context::Ls => {
             let current = context::current()?.unwrap_or_else(|| context::DEFAULT.to_owned());
-            println!("{:<22}{}", "NAME", "ADDRESS");
+            println!("{:<22}ADDRESS", "NAME");
             let mark = |name: &str| if name == current { format!("{name} *") } else { name.to_owned() };
-            println!("{:<22}{}", mark(context::DEFAULT), "this host's socket");
+            println!("{:<22}this host's socket", mark(context::DEFAULT));
             for (name, addr) in context::list()? {
                 println!("{:<22}{addr}", mark(&name));
             }

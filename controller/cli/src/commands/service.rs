@@ -28,7 +28,7 @@ const SETTLED: Duration = Duration::from_secs(1);
 pub async fn run(host: &Host, command: Service) -> anyhow::Result<u8> {
     let cluster = host.cluster();
     match command {
-        Service::Create(c) => create(&cluster, c).await,
+        Service::Create(c) => create(&cluster, *c).await,
         Service::Ls { show } => {
             let services = cluster.service_list().await?;
             let columns = [
@@ -51,7 +51,7 @@ pub async fn run(host: &Host, command: Service) -> anyhow::Result<u8> {
             println!("{}", serde_json::to_string_pretty(&all)?);
             Ok(0)
         }
-        Service::Update(u) => update(&cluster, u).await,
+        Service::Update(u) => update(&cluster, *u).await,
         Service::Rollback { detach, service } => {
             let view = cluster.service_inspect(&service).await?;
             let made = cluster.service_rollback(view.service.id, view.service.meta.version).await?;
