@@ -60,7 +60,7 @@ impl Engine for LocalEngine {
     }
 
     async fn container_start(&self, id: &str) -> Result<()> {
-        self.shared.find(id)?.ask(Command::Start).await
+        self.shared.find(id)?.ask(|reply| Command::Start { span: tracing::Span::current(), reply }).await
     }
 
     async fn container_stop(&self, id: &str, options: StopContainer) -> Result<()> {

@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 /// How long the exit code of a finished exec can be asked for (dockerd: five minutes).
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -34,6 +35,8 @@ struct Exec {
     container: String,
     config: ExecConfig,
     progress: Mutex<Progress>,
+    /// Cancelled when `progress` says `Finished`.
+    ended: CancellationToken,
 }
 
 impl Exec {
@@ -45,6 +48,7 @@ impl Exec {
         let mut progress = self.progress();
         let pid = if let Progress::Running { pid } = *progress { pid } else { 0 };
         *progress = Progress::Finished { pid, code, at: Instant::now() };
+        self.ended.cancel();
     }
 
     fn is_over(&self) -> bool {
@@ -106,6 +110,7 @@ impl Shared {
             container: record.id.clone(),
             config,
             progress: Mutex::new(Progress::Prepared),
+            ended: CancellationToken::new(),
         });
         Ok(id)
     }
@@ -175,7 +180,26 @@ impl Shared {
         let (slot, coming) = oneshot::channel();
         let _ = slot.send(attachment); // The receiver is on the next line.
         let live = pump(self, coming, config.attach_stdin, config.tty, keys);
-        Ok(Attached { tty: config.tty, output: live.output, input: live.input })
+        let end = self.until_recorded(exec.ended.clone(), live.detached);
+        let output = live.output.chain(stream::once(end).filter_map(|()| std::future::ready(None))).boxed();
+        Ok(Attached { tty: config.tty, output, input: live.input })
+    }
+
+    /// A client asks for the exit code as soon as the output ends, so the output must not end before the code is known.
+    /// One that has detached does not wait.
+    fn until_recorded(
+        &self,
+        ended: CancellationToken,
+        detached: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let stop = self.stop.clone();
+        async move {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = detached.cancelled() => {}
+                () = stop.cancelled() => {}
+            }
+        }
     }
 
     /// Two clients cannot start one exec.

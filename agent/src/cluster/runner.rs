@@ -60,7 +60,7 @@ impl Runner {
     pub fn start(&self, task: Arc<Task>) {
         let span = task_span(&task, "task.start");
         let this = self.clone();
-        tokio::spawn(async move { this.start_and_watch(&task).await }.instrument(span));
+        tokio::spawn(async move { this.start_and_watch(&task, span).await });
     }
 
     /// Watches a container that ran before the daemon did; answers `Exited`.
@@ -200,37 +200,40 @@ impl Runner {
         .await
     }
 
-    async fn start_and_watch(&self, task: &Arc<Task>) {
+    async fn start_and_watch(&self, task: &Arc<Task>, span: tracing::Span) {
+        let mut changes = self.0.engine.subscribe();
+        let begun = match self.begin(task).instrument(span).await {
+            Ok(begun) => begun,
+            Err(e) => return self.tell(Input::Started { task: task.id, result: Err(e.message) }).await,
+        };
+        if !begun.probed {
+            drop(changes);
+            self.tell(Input::Started { task: task.id, result: Ok(begun.pid) }).await;
+            return self.exited(task.id, begun.ended.await).await;
+        }
+        let (this, watched) = (self.clone(), task.clone());
+        let healthy = async move { this.follow_health(&watched, &begun.container, begun.pid, &mut changes).await };
+        let watching = tokio::spawn(healthy);
+        self.exited(task.id, begun.ended.await).await;
+        watching.abort();
+    }
+
+    /// Lets the container run, its end waited for from before it does.
+    async fn begin(&self, task: &Task) -> muster_calls::Result<Begun> {
         let name = spec::container_name(task);
         let engine = &self.0.engine;
-        let mut changes = engine.subscribe();
-        let failed = |message: String| Input::Started { task: task.id, result: Err(message) };
-        let ended = match engine.container_wait(&name, WaitCondition::NextExit).await {
-            Ok(ended) => ended,
-            Err(e) => return self.tell(failed(e.message)).await,
-        };
+        let ended = engine.container_wait(&name, WaitCondition::NextExit).await?;
         match engine.container_start(&name).await {
-            Ok(()) => {}
-            Err(e) if e.kind == Kind::NotModified => {}
-            Err(e) => return self.tell(failed(e.message)).await,
+            Err(e) if e.kind != Kind::NotModified => return Err(e),
+            _ => {}
         }
-        let inspected = match engine.container_inspect(&name, false).await {
-            Ok(i) => i,
-            Err(e) => return self.tell(failed(e.message)).await,
-        };
-        let pid = u32::try_from(inspected.state.pid).unwrap_or(0);
-        if inspected.state.health.is_some() {
-            let this = self.clone();
-            let (watched, id) = (task.clone(), inspected.id.clone());
-            let healthy = async move { this.follow_health(&watched, &id, pid, &mut changes).await };
-            let watching = tokio::spawn(healthy);
-            self.exited(task.id, ended.await).await;
-            watching.abort();
-            return;
-        }
-        drop(changes);
-        self.tell(Input::Started { task: task.id, result: Ok(pid) }).await;
-        self.exited(task.id, ended.await).await;
+        let inspected = engine.container_inspect(&name, false).await?;
+        Ok(Begun {
+            ended,
+            container: inspected.id,
+            pid: u32::try_from(inspected.state.pid).unwrap_or(0),
+            probed: inspected.state.health.is_some(),
+        })
     }
 
     /// A task with a health check runs once it is healthy, and is stopped when it is not any more.
@@ -277,6 +280,15 @@ impl Runner {
     fn locked<T>(&self, f: impl FnOnce(&mut BTreeMap<TaskId, AbortHandle>) -> T) -> T {
         f(&mut self.0.preparing.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// A container that was let run.
+struct Begun {
+    ended: muster_calls::Future<muster_calls::Result<muster_model::engine::WaitResult>>,
+    container: String,
+    pid: u32,
+    /// It has a health check.
+    probed: bool,
 }
 
 /// A span of the task's own trace: it began with the request that made the service what it is.

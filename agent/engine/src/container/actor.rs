@@ -21,6 +21,8 @@ use tokio::{
     time::Instant,
 };
 
+use tracing::Instrument as _;
+
 /// Requests that may wait in an inbox: more callers than that wait for room.
 const INBOX: usize = 64;
 
@@ -28,7 +30,11 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 
 /// What can be asked of the owner of a container.
 pub(crate) enum Command {
-    Start(Reply<()>),
+    Start {
+        /// The caller's: what starting takes is part of its trace.
+        span: tracing::Span,
+        reply: Reply<()>,
+    },
     Stop {
         signal: Option<i32>,
         timeout_s: Option<i64>,
@@ -260,7 +266,7 @@ impl Actor {
     async fn act(&mut self, command: Command) {
         // A caller that hung up is no reason to stop: answers may go nowhere.
         match command {
-            Command::Start(reply) => drop(reply.send(self.start().await)),
+            Command::Start { span, reply } => drop(reply.send(self.start().instrument(span).await)),
             Command::Stop { signal, timeout_s, reply } => self.stop(signal, timeout_s, reply).await,
             Command::Restart { signal, timeout_s, reply } => self.restart(signal, timeout_s, reply).await,
             Command::Kill { signal, reply } => drop(reply.send(self.kill(signal).await)),

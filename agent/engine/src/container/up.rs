@@ -27,6 +27,7 @@ impl From<Error> for Failure {
         Self { error, exit_code: 128 }
     }
 }
+use tracing::Instrument as _;
 
 /// Starts a container whose record says what it is. After an error nothing of it runs, is mounted or taken.
 pub(super) async fn bring_up(
@@ -70,8 +71,8 @@ async fn try_up(shared: &Shared, record: &mut Record, waiting: &mut Vec<Waiting>
     };
     let runtime = &shared.config.runtime;
     let (created, attached, written) = tokio::join!(
-        runtime.create(&create),
-        shared.sync_network(record),
+        runtime.create(&create).instrument(tracing::info_span!("runtime.create")),
+        shared.sync_network(record).instrument(tracing::info_span!("network.attach")),
         shared.write_record(record, Durability::Power),
     );
     let created = created.map_err(failure)?;
@@ -82,7 +83,7 @@ async fn try_up(shared: &Shared, record: &mut Record, waiting: &mut Vec<Waiting>
             runtime.attach(ProcessRef::Container(&record.id), client.options).await.map_err(error::runtime)?;
         let _ = client.slot.send(attachment); // It may have hung up just now.
     }
-    runtime.start(&record.id).await.map_err(failure)?;
+    runtime.start(&record.id).instrument(tracing::info_span!("runtime.start")).await.map_err(failure)?;
     let state = &mut record.state;
     state.phase = Phase::Running;
     state.pid = created.pid;

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Who may join and who may ask: tokens, workers, operators from elsewhere, leaving, a daemon without a cluster.
+. "$(dirname "$0")/lib.sh"
+switch_up || bad "the switch could not be made"
+for h in 1 2; do host_up $h && daemon_up $h || bad "host $h did not start"; done
+refuses "a host without a cluster says so" "not a swarm manager" muster_on 1 service ls
+check "muster init founds a cluster" muster_on 1 init --advertise-addr "$(host_ip 1)"
+refuses "a second init is refused" "already part of a swarm" muster_on 1 init
+worker=$(muster_on 1 join-token -q worker); manager=$(muster_on 1 join-token -q manager)
+wrong_digest=$(echo "$worker" | sed 's/-[0-9a-f]\{64\}-/-'"$(printf '0%.0s' $(seq 64))"'-/')
+wrong_secret=${worker%-*}-0000000000000000000000000
+refuses "a token of another authority is refused" "another authority" muster_on 2 join --token "$wrong_digest" "$(host_ip 1)"
+refuses "a token with a wrong secret is refused" "not valid" muster_on 2 join --token "$wrong_secret" "$(host_ip 1)"
+refuses "nobody at the address is said" "cannot connect" muster_on 2 join --token "$worker" "$(host_ip 1):1"
+check "a worker joins" muster_on 2 join --token "$worker" "$(host_ip 1)"
+within 10 "it is ready, and no manager" nodes_are 1 1 'Ready $'
+refuses "a worker's host does not list services" "not a swarm manager" muster_on 2 service ls
+refuses "a worker's host does not look into other hosts" "managers" muster_on 2 ps
+web_image
+check "a service runs" muster_on 1 service create -d --name web --replicas 2 --publish 8080:80 "$image"
+within 40 "on both" running_are 1 web 2
+within 10 "the worker answers the published port" answers 2 8080
+export MUSTER_CONFIG_DIR=$W/config
+check "an operator's certificate is made" muster_on 1 context create lab
+check "and opens the cluster" "$BIN/muster" -c lab node ls
+check "through a worker, too, for what a worker may answer" "$BIN/muster" -c lab version
+refuses "a context that is not there is named" nope "$BIN/muster" -c nope node ls
+check "the join token is rotated" muster_on 1 join-token -q --rotate worker
+host_up 3 && daemon_up 3 || bad "host 3 did not start"
+refuses "the old token opens nothing" "not valid" muster_on 3 join --token "$worker" "$(host_ip 1)"
+check "the manager's still does" muster_on 3 join --token "$manager" "$(host_ip 1)"
+within 20 "two managers" nodes_are 1 2 'Ready (Leader|Reachable)'
+check "the worker leaves" muster_on 2 leave
+empty() { [ -z "$(docker -H "unix://$(docker_sock 2)" ps -aq)" ]; }
+within 20 "and its tasks end" empty
+within 20 "they run elsewhere" running_are 1 web 2
+# All daemons end and come back: the cluster goes on where it was.
+for h in 1 3; do daemon_kill $h KILL; done
+for h in 1 3; do daemon_up $h || bad "host $h did not come back"; done
+within 30 "the cluster is back after all its daemons were killed" nodes_are 1 2 'Ready (Leader|Reachable)'
+within 30 "with its service" running_are 3 web 2
+# A container of the host alone, with no cluster's help.
+check "plain containers run beside" docker -H "unix://$(docker_sock 2)" run --rm "$image" true
