@@ -1,6 +1,6 @@
 # One host: the engine without a cluster, by the stock client. Host 1 runs musterd, host 5 the peer.
 
-peer_is="no peer in this run"
+[ $peer = 0 ] && peer_is="no peer in this run" || peer_is="Docker Engine: $(dockerd --version | tr -d ,)"
 
 # both N ARGUMENTS...: "min / median" of a docker command on both engines, into $mine and $theirs
 both() {
@@ -34,8 +34,8 @@ engine_part() {
   local mine theirs out a b
   step "one host$([ $peer = 0 ] || echo ', and dockerd beside it')"
   switch_up && host_up 1 && daemon_up 1 || exit 1
-  registry_up; image_put web 1; image=$(me_ip):$REGISTRY_PORT/web:1
-  [ $peer = 0 ] || { host_up $alone && peer_up $alone || exit 1; peer_is="Docker Engine $(D $alone version --format '{{.Server.Version}}')"; }
+  registry_up; image_put web 1
+  [ $peer = 0 ] || { host_up $alone && peer_up $alone || exit 1; }
   a=$(daemon_mib 1); b=; [ $peer = 0 ] || b=$(daemon_mib $alone)
   row "daemon idle, just started, one host: RSS / PSS, MiB (dockerd with its containerd)" "$a" "$b" "<= 30"
   D 1 pull -q "$image" >/dev/null || exit 1

@@ -21,15 +21,16 @@ within() {
   until "$@" 2>/dev/null; do [ $SECONDS -lt $end ] || die "not so in time: $*"; sleep 0.02; done
 }
 
-# peer_up HOST: dockerd in the host's network namespace, in mount and UTS namespaces of its own. It and its shims sit in a cgroup
-# below the host's, so that hosts_down finds them; the pid file has the name that hosts_down looks for.
+# peer_up HOST: dockerd in the host's network namespace, in mount and UTS namespaces of its own, where the folders that it writes
+# to whatever its flags say are hidden. It and its shims sit in a cgroup below the host's, so that hosts_down finds them; the pid
+# file has the name that hosts_down looks for.
 peer_up() {
   local h=$1 d=$W/h$1 cg i
   for cg in /sys/fs/cgroup /sys/fs/cgroup/unified; do [ -e "$cg/cgroup.controllers" ] && break; done
   cg=$cg/muster/$P$h/daemon
-  mkdir -p "$cg" "$d/data" "$d/run" /etc/docker
+  mkdir -p "$cg" "$d/data" "$d/run"
   in_host "$h" setsid sh -c 'echo $$ >"$1/cgroup.procs" && shift && exec unshare -m -u --propagation private sh -c "
-      mount -t tmpfs tmpfs /etc/docker && hostname \"\$1\" && shift && exec dockerd \"\$@\"" sh "$@"' \
+      for hidden in /etc/docker /opt /run; do mount -t tmpfs tmpfs \$hidden || exit 1; done; hostname \"\$1\" && shift && exec dockerd \"\$@\"" sh "$@"' \
     sh "$cg" "${P}host$h" --data-root "$d/data" --exec-root "$d/run/docker" --pidfile "$d/run/musterd.pid" \
     -H "unix://$d/run/docker.sock" --cgroup-parent "/muster/$P$h" --insecure-registry "$(me_ip):$REGISTRY_PORT" \
     </dev/null >>"$d/log" 2>&1 &
@@ -40,7 +41,7 @@ peer_up() {
 }
 
 # daemon_pids HOST: those of the engine, without its shims
-daemon_pids() { cat "$W/h$1/run/musterd.pid"; m pids containerd "$W/h$1/"; }
+daemon_pids() { echo "$(<"$W/h$1/run/musterd.pid")"; m pids containerd "$W/h$1/"; }
 shim_pids() { m pids muster-shim "$W/h$1/"; m pids containerd-shim-runc-v2 "$W/h$1/"; }
 
 # all_down: removes every trace; says what is left, and then fails
@@ -49,11 +50,9 @@ all_down() {
   # dockerd would wait for its containers: it is killed with them.
   for h in 1 2 3 4 5; do [ -d "$W/h$h/run/docker" ] && host_kill "$h"; done
   hosts_down
-  for p in $W/ ; do
-    while [ -n "$(m pids dockerd "$p"; m pids containerd "$p"; m pids containerd-shim-runc-v2 "$p"; m pids musterd "$p"; m pids muster-shim "$p")" ]; do
-      [ $SECONDS -lt $end ] || { echo "left: processes of $p" >&2; left=1; break; }
-      sleep 0.1
-    done
+  while [ -n "$(for p in dockerd containerd containerd-shim-runc-v2 musterd muster-shim docker-registry; do m pids $p "$W/"; done)" ]; do
+    [ $SECONDS -lt $end ] || { echo "left: processes of $W" >&2; left=1; break; }
+    sleep 0.1
   done
   ip netns list | grep -qE "^$P[0-5]\b" && { echo "left: namespaces $P" >&2; left=1; }
   grep -q " $W/" /proc/mounts && { echo "left: mounts below $W" >&2; left=1; }

@@ -202,8 +202,25 @@ async fn remove_overlay(call: &Call, missing: Error) -> Result<(), Fault> {
 
 pub(crate) async fn connect(mut call: Call) -> Outcome {
     let connect: NetworkConnect = call.document().await?;
-    call.api.engine.network_connect(&call.name, connect).await?;
-    Ok(reply::empty(StatusCode::OK))
+    match call.api.engine.network_connect(&call.name, connect).await {
+        Ok(()) => Ok(reply::empty(StatusCode::OK)),
+        Err(e) => Err(why_not_on(&call, e, &[&call.name]).await),
+    }
+}
+
+/// The engine knows its own networks. One that it misses may be the cluster's: saying "not found" would be wrong, and
+/// makes the stock client pull the image, of all things.
+pub(crate) async fn why_not_on(call: &Call, e: Error, networks: &[&str]) -> Fault {
+    if e.kind == Kind::NotFound
+        && let Some(cluster) = cluster_of(call).await
+    {
+        for name in networks {
+            if cluster.network_inspect(name).await.is_ok() {
+                return Fault::unsupported(&format!("a container of no service on the cluster network {name}"));
+            }
+        }
+    }
+    e.into()
 }
 
 pub(crate) async fn disconnect(mut call: Call) -> Outcome {

@@ -241,9 +241,8 @@ async fn execs_run_beside_the_container_with_their_own_output_code_and_user() {
         let exec = engine.exec_create(&id, config).await.expect("created");
         let attached = engine.exec_start(&exec, Default::default()).await.expect("started");
         let output = within(collect(attached)).await;
-        let code = async || engine.exec_inspect(&exec).await.expect("inspected").exit_code;
-        until("the exec has ended", || async { code().await.is_some() }).await;
-        (output.0, output.1, code().await.expect("ended"))
+        let code = engine.exec_inspect(&exec).await.expect("inspected").exit_code;
+        (output.0, output.1, code.expect("known when the output ends"))
     };
     let mut config = exec(&["sh", "-c", "echo $A $Z $(id -u); echo oops >&2; exit 4"]);
     (config.env, config.user) = (vec!["Z=1".to_owned()], "nobody".to_owned());
@@ -252,7 +251,12 @@ async fn execs_run_beside_the_container_with_their_own_output_code_and_user() {
     assert!(words.contains("executable file not found") && code == 127, "{words} {code}");
     let mut tty = exec(&["tty"]);
     tty.tty = true;
-    assert!(run(tty).await.0.contains("/dev/pts/"));
+    assert!(run(tty.clone()).await.0.contains("/dev/pts/"));
+    tty.cmd = exec(&["sh", "-c", "exit 4"]).cmd;
+    let silent = exec(&["sh", "-c", "exec >&- 2>&-; exit 4"]);
+    for config in std::iter::repeat_n([tty, silent], 10).flatten() {
+        assert_eq!(run(config).await.2, 4);
+    }
     engine.container_pause(&id).await.expect("paused");
     assert_eq!(state(&engine, &id).await, "paused");
     assert_eq!(engine.exec_create(&id, exec(&["true"])).await.expect_err("paused").kind, Kind::Conflict);

@@ -44,7 +44,7 @@ fn a_node_that_returns_is_told_to_stop_what_was_replaced_and_its_orphans_are_for
     }
     c.settle();
     assert!(orphans.iter().all(|id| c.state().task(*id).is_none()), "their end is certain now");
-    assert!(c.agents[&node_id(3)].set.items.is_empty());
+    assert_eq!(c.agents[&node_id(3)].told_besides_nodes(), []);
     assert_eq!(c.running(web).into_values().sum::<usize>(), 6);
     assert_eq!(c.state().node(node_id(3)).expect("known").status.state, NodeState::Ready);
 }

@@ -5,7 +5,7 @@ use super::{
     member_of,
     parse::{refuse_rest, says_nothing},
     show,
-    words::given,
+    words::{given, token_read},
 };
 use crate::{
     call::Call,
@@ -106,7 +106,7 @@ pub(crate) async fn join(mut call: Call) -> Outcome {
     refuse_rest("", &doc.rest)?;
     refuse_availability(&doc.availability)?;
     let join = JoinCluster {
-        token: doc.join_token,
+        token: token_read(doc.join_token),
         managers: doc.remote_addrs,
         advertise_addr: given(doc.advertise_addr),
         listen_addr: given(doc.listen_addr).filter(|a| a != DEFAULT_LISTEN),

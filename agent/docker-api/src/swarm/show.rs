@@ -3,7 +3,7 @@
 use super::{
     docs::*,
     objects::*,
-    words::{nanos, word},
+    words::{nanos, token_shown, word},
 };
 use muster_calls::{JoinTokens, NodeView, ServiceView};
 use muster_model::{
@@ -345,6 +345,6 @@ pub(crate) fn cluster(cluster: &Cluster, tokens: Option<JoinTokens>) -> ClusterD
         subnet_size: cluster.subnet_prefix.into(),
         // RFC 7348's port is the data plane's.
         data_path_port: 4789,
-        join_tokens: tokens.map(|t| JoinTokensDoc { worker: t.worker, manager: t.manager }),
+        join_tokens: tokens.map(|t| JoinTokensDoc { worker: token_shown(&t.worker), manager: token_shown(&t.manager) }),
     }
 }

@@ -48,6 +48,16 @@ pub(crate) fn unsigned(field: &str, n: i64) -> Result<u64, Error> {
     u64::try_from(n).map_err(|_| Invalid::new(field, format!("{n} is negative")).into())
 }
 
+/// Tools around Docker know a join token by its first word: ours is shown under theirs.
+pub(crate) fn token_shown(token: &str) -> String {
+    token.strip_prefix("MSTR-").map_or_else(|| token.to_owned(), |rest| format!("SWMTKN-{rest}"))
+}
+
+/// A token as [`token_shown`] gave it, or as it is.
+pub(crate) fn token_read(token: String) -> String {
+    token.strip_prefix("SWMTKN-").map(|rest| format!("MSTR-{rest}")).unwrap_or(token)
+}
+
 /// `None` for an empty text.
 pub(crate) fn given(text: String) -> Option<String> {
     Some(text).filter(|t| !t.is_empty())

@@ -144,7 +144,7 @@ impl Cluster for FakeCluster {
     }
 
     async fn join_tokens(&self) -> Result<JoinTokens> {
-        Ok(JoinTokens { worker: "SWMTKN-1-w".into(), manager: "SWMTKN-1-m".into() })
+        Ok(JoinTokens { worker: "MSTR-1-w".into(), manager: "MSTR-1-m".into() })
     }
 
     async fn rotate_join_tokens(&self, _: bool, _: bool) -> Result<JoinTokens> {

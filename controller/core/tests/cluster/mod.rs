@@ -36,6 +36,14 @@ pub struct Agent {
     pub updates: usize,
 }
 
+impl Agent {
+    /// What it was told, but for who else is a member.
+    pub fn told_besides_nodes(&self) -> Vec<muster_model::assignment::AssignmentKey> {
+        use muster_model::assignment::AssignmentKey;
+        self.set.items.keys().filter(|k| !matches!(k, AssignmentKey::Node(_))).copied().collect()
+    }
+}
+
 pub struct Cluster {
     pub manager: Manager,
     pub now: Now,
