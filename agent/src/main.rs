@@ -23,14 +23,25 @@ use host::Host;
 use muster_docker_api::{Api, Settings};
 use muster_engine::{EngineConfig, LocalEngine, Network, NoNetwork};
 use muster_runtime::{RuncConfig, RuncRuntime};
-use std::{fs, net::IpAddr, path::Path, sync::Arc};
+use std::{fs, net::IpAddr, path::Path, process::ExitCode, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Finished spans kept in memory: some minutes of a busy host, a few MiB.
 const RECENT_SPANS: usize = 4096;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // One line that says what failed and why: a backtrace says nothing to who wrote the configuration.
+            eprintln!("musterd: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> anyhow::Result<()> {
     let config = Config::load()?;
     // Two workers carry thousands of idle streams; what computes runs on the blocking pool.
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));

@@ -56,6 +56,10 @@ engine_part() {
   runc_exec
   D 1 rm -f ex >/dev/null; [ $peer = 0 ] || D $alone rm -f ex >/dev/null
 
+  step "logs and pull"
+  chatty
+  big_pull
+
   step "$idle idle containers"
   a=$(many_up 1) || exit 1; b=; [ $peer = 0 ] || b=$(many_up $alone) || exit 1
   row "$idle containers started one after the other by \`docker run -d\`, ms in all" "$a" "$b" "<= 1/2 of dockerd"
@@ -94,4 +98,55 @@ runc_exec() {
     b=$(m rounds "$n" "runc --root $W/h$alone/run/docker/runtime-runc/moby exec $id true") || exit 1
   fi
   row "\`runc exec\` true in the same container, ms" "$(awk '{ print $1 " / " $2 }' <<<"$a")" "$(awk '{ print $1 " / " $2 }' <<<"$b")"
+}
+
+# chatty: a container that logs 20 MB in lines of 100 bytes, from its start to its end
+chatty() {
+  local out cmds=("$W/chatty $(docker_sock 1) $image")
+  [ $peer = 0 ] || cmds+=("$W/chatty $(docker_sock $alone) $image")
+  cat >"$W/chatty" <<'SCRIPT'
+#!/bin/sh
+set -e
+id=$(docker -H "unix://$1" run -d "$2" sh -c "yes $(printf '%099d' 7) | head -c 20000000")
+docker -H "unix://$1" wait "$id"
+docker -H "unix://$1" rm "$id"
+SCRIPT
+  chmod 755 "$W/chatty"
+  out=$(m rounds 3 "${cmds[@]}") || exit 1
+  row "a container that logs 20 MB in lines of 100 bytes, start to end, ms" \
+    "$(awk 'NR == 1 { print $1 " / " $2 }' <<<"$out")" "$(awk 'NR == 2 { print $1 " / " $2 }' <<<"$out")" "<= 1/3 of dockerd"
+}
+
+# big_image: an image of one layer, 100 MB unpacked and about 75 MB in the registry
+big_image() {
+  local dir=$W/big layer config diff media=application/vnd.oci.image
+  mkdir -p "$dir/root"
+  head -c 78000000 /dev/urandom | base64 -w 0 | head -c 100000000 >"$dir/root/blob"
+  tar -C "$dir/root" -cf "$dir/layer.tar" .
+  diff=sha256:$(sha256sum "$dir/layer.tar" | cut -d' ' -f1)
+  gzip -n -1 -f "$dir/layer.tar"
+  printf '{"architecture":"%s","os":"linux","config":{"Cmd":["true"]},"rootfs":{"type":"layers","diff_ids":["%s"]}}' \
+    "$(jq -r .architecture "$W/image/config.json")" "$diff" >"$dir/config.json"
+  layer=$(blob_put big "$dir/layer.tar.gz") && config=$(blob_put big "$dir/config.json") || return 1
+  printf '{"schemaVersion":2,"mediaType":"%s.manifest.v1+json","config":{"mediaType":"%s.config.v1+json","digest":"%s","size":%s},"layers":[{"mediaType":"%s.layer.v1.tar+gzip","digest":"%s","size":%s}]}' \
+    $media $media "$config" "$(stat -c %s "$dir/config.json")" $media "$layer" "$(stat -c %s "$dir/layer.tar.gz")" >"$dir/manifest.json"
+  curl -sS -f -o /dev/null -X PUT -H "Content-Type: $media.manifest.v1+json" --data-binary "@$dir/manifest.json" \
+    "http://$(me_ip):$REGISTRY_PORT/v2/big/manifests/1"
+}
+
+# big_pull: three rounds of pull and removal of it
+big_pull() {
+  local i h began big; big=$(me_ip):$REGISTRY_PORT/big:1
+  local -A took=([1]='' [$alone]='')
+  big_image || die "the large image could not be put into the registry"
+  for i in 1 2 3; do
+    for h in 1 $([ $peer = 0 ] || echo $alone); do
+      began=$(now)
+      D $h pull -q "$big" >/dev/null || exit 1
+      took[$h]+="$(since "$began")"$'\n'
+      D $h rmi "$big" >/dev/null || exit 1
+    done
+  done
+  for h in 1 $alone; do took[$h]=$(sed '/^$/d' <<<"${took[$h]}" | sort -n | paste -sd' ' | awk 'NF { print $1 " / " $2 }'); done
+  row "pull of a 100 MB image from a registry on this machine, ms" "${took[1]}" "${took[$alone]}" "<= 1/3 of dockerd"
 }

@@ -48,8 +48,11 @@ pub fn routes() -> Vec<Subnet> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let number = |i: usize| u32::from_str_radix(fields.get(i)?, 16).ok().map(u32::from_be);
         let (dest, mask) = (number(1)?, number(7)?);
+        // The data plane's own way to containers elsewhere leads to networks of ours.
+        let ours = fields.first().is_some_and(|name| name.starts_with("mu") && name.ends_with("-host"));
         // Routes to single addresses are those of containers.
-        (mask != 0 && mask != u32::MAX).then(|| Subnet::new(Ipv4Addr::from(dest), mask.leading_ones() as u8))?
+        (!ours && mask != 0 && mask != u32::MAX)
+            .then(|| Subnet::new(Ipv4Addr::from(dest), mask.leading_ones() as u8))?
     };
     let mut found: Vec<_> = text.lines().skip(1).filter_map(route).collect();
     found.sort();
@@ -69,13 +72,8 @@ pub fn advertise_addr(given: Option<&str>, listen: SocketAddr) -> Result<SocketA
     if !listen.ip().is_unspecified() {
         return Ok(listen);
     }
-    // Connecting a datagram socket sends nothing; it asks the routing table which source address would be used.
-    let probe = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|s| {
-        s.connect("192.0.2.1:9")?; // TEST-NET-1, RFC 5737: nobody is there.
-        s.local_addr()
-    });
-    match probe {
-        Ok(addr) if !addr.ip().is_unspecified() => Ok(SocketAddr::new(addr.ip(), listen.port())),
-        _ => Err("this host has no default route to tell its address by: name one with --advertise-addr".to_owned()),
+    match crate::uplink::address() {
+        Some(ip) => Ok(SocketAddr::new(ip, listen.port())),
+        None => Err("this host has no default route to tell its address by: name one with --advertise-addr".to_owned()),
     }
 }
