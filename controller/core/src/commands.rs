@@ -157,6 +157,9 @@ fn new_node(r: &Registration, now: Timestamp) -> Node {
 fn register(view: &View<'_>, r: &Registration) -> Result<Decision, CallError> {
     let reply = Reply::Node(r.node);
     let Some(old) = view.state.node(r.node) else {
+        if r.role == Role::Manager {
+            check_room(view)?;
+        }
         let node = new_node(r, view.now);
         return Ok(propose(vec![Expect::absent(Key::Node(r.node))], vec![Change::put(node)], Answer::Plain(reply)));
     };
@@ -187,6 +190,9 @@ fn node_update(view: &View<'_>, old: &Arc<Node>, spec: NodeSpec) -> Result<Decis
     if old.spec.role == Role::Manager && spec.role == Role::Worker {
         check_demotion(view, old)?;
     }
+    if old.spec.role == Role::Worker && spec.role == Role::Manager {
+        check_room(view)?;
+    }
     for key in spec.labels.keys() {
         if key.is_empty() || key.chars().any(|c| c.is_whitespace() || c == '=') {
             return Err(Invalid::new("Labels", format!("{key:?}: a key has neither blanks nor '='")).into());
@@ -194,6 +200,19 @@ fn node_update(view: &View<'_>, old: &Arc<Node>, spec: NodeSpec) -> Result<Decis
     }
     let new = Node { spec, ..Node::clone(old) };
     Ok(done(vec![Expect::version(Key::Node(old.id), old.meta.version)], vec![Change::put(new)]))
+}
+
+/// Five managers outlive two losses; more only make each write wait for more disks.
+const MOST_MANAGERS: usize = 5;
+
+fn check_room(view: &View<'_>) -> Result<(), CallError> {
+    let managers = view.state.nodes().filter(|n| n.spec.role == Role::Manager).count();
+    if managers >= MOST_MANAGERS {
+        return Err(conflict(format!(
+            "the cluster has {managers} managers already, at most {MOST_MANAGERS} are possible"
+        )));
+    }
+    Ok(())
 }
 
 /// A manager may go when another is left and those that are left can decide.

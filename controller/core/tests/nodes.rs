@@ -263,3 +263,13 @@ fn nobody_is_blamed_for_the_time_that_the_leader_stood_still() {
     c.pass(SECOND * 7);
     assert_eq!(c.state().node(node_id(2)).expect("known").status.state, NodeState::Down);
 }
+
+#[test]
+fn a_sixth_manager_is_refused() {
+    let mut c = Cluster::new(6);
+    for n in 2..=5 {
+        c.ok(Call::Promote { name: node_id(n).to_string() });
+    }
+    let sixth = c.call(Call::Promote { name: node_id(6).to_string() });
+    assert!(matches!(sixth, Err(CallError::Conflict(_))), "{sixth:?}");
+}

@@ -92,7 +92,9 @@ impl Folders {
     /// Writes a note into a container's folder. No fsync: the folder does not outlive the kernel.
     pub fn write_note(&self, id: &str, name: &str, text: &str) -> Result<()> {
         let path = self.of(ProcessRef::Container(id)).join(name);
-        fs::write(&path, text).map_err(Error::io("write", path))
+        // By a rename: a daemon killed in the middle leaves no note rather than an empty one.
+        let new = path.with_extension("new");
+        fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).map_err(Error::io("write", path))
     }
 
     /// Reads a note; `None` when it is not there.
@@ -103,7 +105,9 @@ impl Folders {
     /// The exit record's path of a process; `None` for a container whose durable folder is not noted.
     pub fn exit_record(&self, process: ProcessRef<'_>) -> Option<PathBuf> {
         match process {
-            ProcessRef::Container(id) => self.read_note(id, STATE_DIR).map(|dir| Path::new(&dir).join(EXIT)),
+            ProcessRef::Container(id) => {
+                self.read_note(id, STATE_DIR).map(PathBuf::from).filter(|d| d.is_absolute()).map(|d| d.join(EXIT))
+            }
             exec => Some(self.of(exec).join(EXIT)),
         }
     }
