@@ -165,8 +165,12 @@ fn open_network(config: &Config) -> anyhow::Result<Option<HostNetwork>> {
         },
         Err(_) => std::net::Ipv4Addr::UNSPECIFIED,
     };
-    let cgroup = cgroup_v2(&config.cgroup_parent)?;
+    let root = cgroup_v2_root()?;
+    let cgroup = cgroup_v2(root, &config.cgroup_parent)?;
     let mut net = muster_ebpf_net::Config::new(&config.instance, &config.bpffs_dir, cgroup, vtep);
+    // The host's own processes reach published ports, too. Programs at the root do nothing for namespaces they were not
+    // told of, so that several daemons on one kernel keep out of each other's way.
+    net.host_cgroup_dir = Some(root.to_owned());
     net.vxlan_port = config.vxlan_port;
     if !config.uplink.is_empty() {
         net.uplink = muster_ebpf_net::Uplink::Names(config.uplink.clone());
@@ -175,13 +179,16 @@ fn open_network(config: &Config) -> anyhow::Result<Option<HostNetwork>> {
     HostNetwork::start(net, uplink::mtu(), upstream).map(Some)
 }
 
-/// The cgroup v2 folder that all containers live below, made if it is not there.
-fn cgroup_v2(parent: &str) -> anyhow::Result<std::path::PathBuf> {
-    // Pure v2, or the controller-less tree beside v1 that systemd calls "unified".
+/// The root of the cgroup v2 hierarchy: the only one, or the controller-less tree beside v1 that systemd calls "unified".
+fn cgroup_v2_root() -> anyhow::Result<&'static Path> {
     let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
     let root = roots.into_iter().find(|r| Path::new(r).join("cgroup.controllers").exists());
-    let root = root.context("no cgroup v2 hierarchy at /sys/fs/cgroup or /sys/fs/cgroup/unified: socket load balancing and DNS need one (or network = none)")?;
-    let dir = Path::new(root).join(parent.trim_start_matches('/'));
+    root.map(Path::new).context("no cgroup v2 hierarchy at /sys/fs/cgroup or /sys/fs/cgroup/unified: socket load balancing and DNS need one (or network = none)")
+}
+
+/// The cgroup v2 folder that all containers live below, made if it is not there.
+fn cgroup_v2(root: &Path, parent: &str) -> anyhow::Result<std::path::PathBuf> {
+    let dir = root.join(parent.trim_start_matches('/'));
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     Ok(dir)
 }

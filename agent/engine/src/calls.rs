@@ -75,7 +75,7 @@ impl Engine for LocalEngine {
 
     async fn container_kill(&self, id: &str, signal: Option<String>) -> Result<()> {
         let signal = signal_of(signal.as_deref())?.unwrap_or(libc::SIGKILL);
-        self.shared.find(id)?.ask(|reply| Command::Kill { signal, reply }).await
+        self.shared.kill(id, signal).await
     }
 
     async fn container_pause(&self, id: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,10 @@ use crate::index::Index;
 use crate::registry::Registries;
 use crate::trash::Trash;
 use crate::{Digest, Error, Reference, RegistryConfig, Result};
+
+/// How long an opener waits for the lock, and how often it looks: a helper is far sooner at its exec.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The image store of one host. Cheap to clone; closed when the last clone is dropped.
 ///
@@ -236,12 +241,18 @@ pub(crate) fn verify_blob(path: &Path, digest: &Digest) -> Result<()> {
     Err(Error::CorruptBlob { digest: *digest, reason: format!("the store holds {found}") })
 }
 
+/// Takes the store for this process. A process killed between fork and exec of a helper leaves its lock to the helper
+/// until that has got to its exec: the lock is asked for again for a moment.
 fn lock(root: &Path) -> Result<File> {
     let path = root.join("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path).at("open", &path)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked(root.to_owned())),
-        other => other.at("lock", &path).map(|()| file),
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < end => std::thread::sleep(LOCK_PAUSE),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Locked(root.to_owned())),
+            other => return other.at("lock", &path).map(|()| file),
+        }
     }
 }
 

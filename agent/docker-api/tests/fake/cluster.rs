@@ -113,7 +113,10 @@ impl Cluster for FakeCluster {
         Ok(NODE)
     }
 
-    async fn join(&self, _: JoinCluster) -> Result<NodeId> {
+    async fn join(&self, join: JoinCluster) -> Result<NodeId> {
+        if join.token != "MSTR-1-m" {
+            return Err(Error::invalid(format!("unknown token {}", join.token)));
+        }
         self.0.lock().expect("not poisoned").member = true;
         Ok(NODE)
     }

@@ -1,11 +1,39 @@
 //! Waiting for a container to end or to be gone.
 
-use super::handle::View;
+use super::{actor::Command, handle::View};
 use crate::{engine::Shared, record::Phase};
 use muster_calls::{Error, Future, Result, WaitCondition};
 use muster_model::engine::{WaitError, WaitResult};
+use std::time::Duration;
+
+/// How long a kill waits for the end that must come (dockerd: as long).
+const KILLED_WITHIN: Duration = Duration::from_secs(10);
 
 impl Shared {
+    /// Sends a signal; one that cannot be survived is answered when the container has ended.
+    ///
+    /// # Errors
+    /// `Conflict` when it does not run, `Internal` when it has not ended after ten seconds (a process that the kernel
+    /// cannot end now).
+    pub(crate) async fn kill(&self, id: &str, signal: i32) -> Result<()> {
+        let handle = self.find(id)?;
+        let mut watch = handle.watch();
+        let seen = watch.borrow().exits;
+        handle.ask(|reply| Command::Kill { signal, reply }).await?;
+        if signal != libc::SIGKILL {
+            return Ok(());
+        }
+        let ended = watch.wait_for(|view| view.removed || view.exits > seen);
+        match tokio::time::timeout(KILLED_WITHIN, ended).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Error::unavailable("the engine is shutting down")),
+            Err(_) => Err(Error::internal(format!(
+                "container {id}: SIGKILL was sent, but it has not ended within {} s",
+                KILLED_WITHIN.as_secs()
+            ))),
+        }
+    }
+
     /// Registers a wait; what happens from now on is seen by it.
     pub(crate) fn wait(&self, id: &str, condition: WaitCondition) -> Result<Future<Result<WaitResult>>> {
         let handle = self.find(id)?;
