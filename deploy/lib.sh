@@ -24,7 +24,7 @@ need_packages() {
 check_machine() {
   [ "$(id -u)" = 0 ] || die "root is needed, to make namespaces, cgroups and mounts: sudo $0"
   command -v apt-get >/dev/null || die "this script installs packages with apt-get: run it on Debian or Ubuntu"
-  command -v cargo >/dev/null || die "cargo is not in PATH: install the Rust toolchain (rustup.rs), version 1.95 or newer"
+  command -v cargo >/dev/null || die "cargo is not in PATH: install the Rust toolchain, version 1.95 or newer"
   [ -e /sys/fs/cgroup/cgroup.controllers ] || [ -e /sys/fs/cgroup/unified/cgroup.controllers ] ||
     die "no cgroup v2 hierarchy at /sys/fs/cgroup: boot with systemd.unified_cgroup_hierarchy=1, or mount one at /sys/fs/cgroup/unified"
   grep -qw bpf /proc/filesystems || die "this kernel has no bpf file system (CONFIG_BPF_SYSCALL): a kernel of 5.14 or newer with it is needed"
