@@ -39,5 +39,15 @@ for h in 1 3; do daemon_kill $h KILL; done
 for h in 1 3; do daemon_up $h || bad "host $h did not come back"; done
 within 30 "the cluster is back after all its daemons were killed" nodes_are 1 2 'Ready (Leader|Reachable)'
 within 30 "with its service" running_are 3 web 2
+# A manager that is not the leader leaves: the leader writes it down and stays.
+leads() { muster_on "$1" node ls --format '{{.Hostname}} {{.ManagerStatus}}' | grep -q "^${P}host$1 Leader"; }
+leaver=3; stayer=1; leads 3 && { leaver=1; stayer=3; }
+refuses "a manager does not leave unless it is forced" "force" muster_on $leaver leave
+check "with force it does" muster_on $leaver leave --force
+within 20 "the other one leads alone" leads $stayer
+gone() { [ "$(muster_on $stayer node ls --format '{{.Hostname}} {{.Status}}' | grep -c "^${P}host$leaver Ready")" = 0 ]; }
+within 20 "the one that left is not ready any more" gone
+within 40 "the service runs on what is left" running_are $stayer web 2
+
 # A container of the host alone, with no cluster's help.
 check "plain containers run beside" docker -H "unix://$(docker_sock 2)" run --rm "$image" true

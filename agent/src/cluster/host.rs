@@ -98,7 +98,11 @@ forwarded! { {
         }
 
         async fn leave(&self, force: bool) -> Result<()> {
-            self.host.clone().leave(force).await
+            // Passed on by another manager: it is that one that leaves, and this one only writes it down.
+            match self.caller.via {
+                Some(_) => self.face()?.leave(force).await,
+                None => self.host.clone().leave(force).await,
+            }
         }
 
         async fn service_logs(&self, name: &str, options: Logs) -> Result<Stream<TaskLog>> {

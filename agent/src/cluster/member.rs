@@ -39,6 +39,8 @@ use tokio_util::sync::CancellationToken;
 const INPUTS: usize = 1024;
 const EVENTS: usize = 64;
 const ORDERS: usize = 64;
+/// How long leaving waits for the other managers to agree, and again to take up the new role.
+const STEP_DOWN: Duration = Duration::from_secs(10);
 /// How often the host looks at its own description: routes and memory change rarely.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(30);
 
@@ -285,16 +287,44 @@ impl Member {
     pub async fn leave(&self, force: bool) -> anyhow::Result<()> {
         use muster_calls::Cluster as _;
         if let Some(controller) = self.controller() {
+            self.step_down(&controller).await;
+        }
+        if let Some(controller) = self.controller() {
             // The last manager has nobody to tell; the others find out by its silence.
-            if let Ok(Err(error)) =
-                tokio::time::timeout(Duration::from_secs(5), controller.local_face().leave(force)).await
-            {
+            let told = tokio::time::timeout(Duration::from_secs(5), controller.local_face().leave(force)).await;
+            if let Ok(Err(error)) = told {
                 tracing::warn!(%error, "the cluster was not told that this node leaves");
             }
         }
         self.shutdown().await;
         self.remove_tasks().await;
         self.identity.remove()
+    }
+
+    /// Has itself demoted and waits until it is a worker, so that the other managers do not count on its vote. Gives up
+    /// where they cannot agree to that: it is the last one, or there is no majority.
+    async fn step_down(&self, controller: &Controller) {
+        use muster_calls::Cluster as _;
+        let face = controller.local_face();
+        let demoted = async {
+            let node = face.node_inspect(&controller.node_id().to_string()).await?.node;
+            let spec = muster_model::spec::NodeSpec { role: Role::Worker, ..node.spec.clone() };
+            face.node_update(node.id, node.meta.version, spec).await
+        };
+        match tokio::time::timeout(STEP_DOWN, demoted).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return tracing::info!(%error, "leaving as a manager"),
+            Err(_) => return tracing::info!("leaving as a manager: no majority answers"),
+        }
+        // The session tells the new role; taking it up ends the control plane here.
+        let worker = async {
+            while self.controller().is_some() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if tokio::time::timeout(STEP_DOWN, worker).await.is_err() {
+            tracing::warn!("this node was demoted and leaves before it has heard of it");
+        }
     }
 
     async fn remove_tasks(&self) {
