@@ -24,8 +24,9 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 /// TCP, TLS and the server's first word together: a host that does not answer in this time is treated as away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A silent peer is asked this often whether it lives, also between calls; it has as long again to answer.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+/// A silent peer is asked this often whether it lives, also between calls; it has as long again to answer: an agent has to
+/// leave a leader that was cut off before the next leader counts the node as lost (5 s after it took office).
+const KEEPALIVE: Duration = Duration::from_secs(2);
 
 /// Whom a client means to reach. The authority puts the names in; nobody can ask for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
