@@ -49,5 +49,18 @@ gone() { [ "$(muster_on $stayer node ls --format '{{.Hostname}} {{.Status}}' | g
 within 20 "the one that left is not ready any more" gone
 within 40 "the service runs on what is left" running_are $stayer web 2
 
+# A node that is removed hears of it: it ends its tasks and is free again.
+check "the worker joins once more" muster_on 2 join --token "$(muster_on $stayer join-token -q worker)" "$(host_ip $stayer)"
+again=$(muster_on 2 info | sed -n 's/^ *Node: //p')
+two_ready() { [ "$(muster_on $stayer node ls --format '{{.Status}}' | grep -c Ready)" = 2 ]; }
+within 20 "it is ready" two_ready
+check "it gets a task" muster_on $stayer service update -d --replicas 4 web
+has_task() { [ -n "$(docker -H "unix://$(docker_sock 2)" ps -q)" ]; }
+within 40 "that runs there" has_task
+check "it is removed by force" muster_on $stayer node rm --force "$again"
+free() { muster_on 2 info | grep -q 'Cluster: none'; }
+within 20 "and is in no cluster any more" free
+within 20 "with nothing left running" empty
+
 # A container of the host alone, with no cluster's help.
 check "plain containers run beside" docker -H "unix://$(docker_sock 2)" run --rm "$image" true

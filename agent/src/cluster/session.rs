@@ -204,7 +204,7 @@ fn refused(addr: &str, status: &Status) -> End {
     }
     tracing::debug!(%addr, code = ?status.code(), why = status.message(), "session ended");
     match status.code() {
-        tonic::Code::NotFound => End::Removed,
+        tonic::Code::PermissionDenied => End::Removed,
         _ => End::Retry,
     }
 }
