@@ -1,7 +1,7 @@
 //! This host, shared by all its doors: its engine, its network, and the cluster it is a member of, if any.
 
 use crate::{
-    cluster::{HostCluster, Member, Origin, advertise_addr, describe},
+    cluster::{HostCluster, Member, Origin, Places, advertise_addr, describe},
     config::Config,
     dataplane::HostNetwork,
     whole::{Execs, WholeEngine},
@@ -29,6 +29,7 @@ pub struct Host {
     pub config: Config,
     pub engine: Arc<LocalEngine>,
     pub network: Option<HostNetwork>,
+    pub places: Places,
     pub recent: Buffer,
     member: ArcSwapOption<Member>,
     /// Which node an exec that was made through this host is on.
@@ -47,11 +48,18 @@ impl Drop for Moving<'_> {
 }
 
 impl Host {
-    pub fn new(config: Config, engine: Arc<LocalEngine>, network: Option<HostNetwork>, recent: Buffer) -> Arc<Self> {
+    pub fn new(
+        config: Config,
+        engine: Arc<LocalEngine>,
+        network: Option<HostNetwork>,
+        places: Places,
+        recent: Buffer,
+    ) -> Arc<Self> {
         Arc::new(Self {
             config,
             engine,
             network,
+            places,
             recent,
             member: ArcSwapOption::empty(),
             execs: Execs::default(),
@@ -68,8 +76,9 @@ impl Host {
     /// # Errors
     /// When what is on disk cannot be used.
     pub async fn resume(self: &Arc<Self>) -> anyhow::Result<()> {
-        if let Some(member) = Member::resume(self).await? {
-            self.member.store(Some(member));
+        match Member::resume(self).await? {
+            Some(member) => self.member.store(Some(member)),
+            None => self.places.none(),
         }
         Ok(())
     }

@@ -70,8 +70,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     let _lock = lock(&config.data_dir)?;
     fs::write(config.run_dir.join("musterd.pid"), format!("{}\n", std::process::id())).context("write musterd.pid")?;
-    let (engine, network) = open_engine(&config).await?;
-    let host = Host::new(config, engine, network, telemetry.recent.clone());
+    let places = cluster::Places::new(cluster::overlay_mtu());
+    let (engine, network) = open_engine(&config, places.clone()).await?;
+    let host = Host::new(config, engine, network, places, telemetry.recent.clone());
     host.resume().await.context("cluster membership")?;
     if let Some(network) = &host.network {
         network.release().await;
@@ -105,7 +106,10 @@ fn lock(data_dir: &Path) -> anyhow::Result<nix::fcntl::Flock<fs::File>> {
         .map_err(|(_, e)| anyhow::anyhow!("data-dir {}: another musterd uses it ({e})", data_dir.display()))
 }
 
-async fn open_engine(config: &Config) -> anyhow::Result<(Arc<LocalEngine>, Option<HostNetwork>)> {
+async fn open_engine(
+    config: &Config,
+    places: cluster::Places,
+) -> anyhow::Result<(Arc<LocalEngine>, Option<HostNetwork>)> {
     let runtime = RuncRuntime::new(RuncConfig {
         runtime: config.runtime.clone(),
         ..RuncConfig::new(&config.shim, config.run_dir.join("shims"), &config.cgroup_parent)
@@ -126,6 +130,7 @@ async fn open_engine(config: &Config) -> anyhow::Result<(Arc<LocalEngine>, Optio
         version: env!("CARGO_PKG_VERSION").to_owned(),
         registry_mirrors: config.registry_mirrors.clone(),
         insecure_registries: config.insecure_registries.clone(),
+        spanning: Arc::new(places),
         ..EngineConfig::new(
             config.data_dir.join("engine"),
             config.run_dir.clone(),

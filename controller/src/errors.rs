@@ -11,6 +11,7 @@ pub(crate) fn from_call_error(e: CallError) -> Error {
         CallError::NotFound(_) => Kind::NotFound,
         CallError::Invalid(_) => Kind::Invalid,
         CallError::Conflict(_) => Kind::Conflict,
+        CallError::Forbidden(_) => Kind::Forbidden,
         CallError::OutOfSequence { .. } => Kind::OutOfSequence,
         CallError::NotLeader { .. } => return Error::unavailable(NOT_LEADER),
         CallError::Unavailable(_) | CallError::Interrupted => Kind::Unavailable,

@@ -5,10 +5,13 @@
 //! `musterd` performs them and feeds their results back. [`view::node_view`] and [`view::names`] are pure functions of the
 //! assignments and the endpoints that exist on this host.
 //!
+//! [`attach::Attachments`] keeps the places of containers of no service on networks that span hosts.
+//!
 //! Read first: [`Worker::handle`].
 
 #![forbid(unsafe_code)]
 
+pub mod attach;
 mod task;
 pub mod view;
 mod worker;

@@ -88,6 +88,13 @@ pub fn names(set: &AssignmentSet, endpoints: &[Endpoint]) -> Names {
             add(scope, &format!("tasks.{}", s.name), backends);
         }
     }
+    // Containers of no service on other hosts; those of this host say themselves what they are called.
+    for item in set.items.values() {
+        let Assignment::Endpoint(e) = item else { continue };
+        if let Some(n) = networks.get(&e.network) {
+            e.names.iter().for_each(|name| add(Scope::vni(n.vni), name, vec![e.ip]));
+        }
+    }
     for e in endpoints {
         for name in &e.names {
             add(e.scope, name, vec![e.ip]);

@@ -3,7 +3,6 @@
 use crate::{
     call::Call,
     fault::{Fault, Outcome},
-    networks::why_not_on,
     reply,
     version::ApiVersion,
 };
@@ -64,14 +63,8 @@ pub(crate) async fn create(mut call: Call) -> Outcome {
     }
     let name = call.query.text("name").map(|n| n.strip_prefix('/').unwrap_or(&n).to_owned());
     let platform = call.query.get("platform").to_owned();
-    let networks: Vec<String> = [&body.host_config.network_mode].into_iter().chain(endpoints.keys()).cloned().collect();
-    match call.api.engine.container_create(name, platform, body).await {
-        Ok(created) => Ok(reply::json(StatusCode::CREATED, &created)),
-        Err(e) => {
-            let networks: Vec<&str> = networks.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
-            Err(why_not_on(&call, e, &networks).await)
-        }
-    }
+    let created = call.api.engine.container_create(name, platform, body).await?;
+    Ok(reply::json(StatusCode::CREATED, &created))
 }
 
 pub(crate) async fn inspect(call: Call) -> Outcome {

@@ -7,17 +7,17 @@ use crate::{
     swarm::member_of,
 };
 use http::StatusCode;
-use muster_calls::{Cluster, Error, Kind};
+use muster_calls::{Cluster, Error, Kind, ListContainers};
 use muster_model::{
     cluster::Network,
     engine::{
-        Filters, Ipam, IpamConfig, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkResource, PruneReport,
+        ContainerSummary, Filters, Ipam, IpamConfig, NetworkConnect, NetworkContainer, NetworkCreate, NetworkDisconnect, NetworkResource, PruneReport,
         Strings,
     },
     spec::{Invalid, NetworkSpec},
 };
 use serde_json::json;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 const LIST_FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
 
@@ -97,10 +97,34 @@ pub(crate) async fn inspect(call: Call) -> Outcome {
     }
     let Some(cluster) = cluster_of(&call).await else { return Err(missing.into()) };
     match cluster.network_inspect(&call.name).await {
-        Ok(network) => Ok(reply::ok(&show(&network))),
+        Ok(network) => {
+            let mut shown = show(&network);
+            shown.containers = residents(&call, &network).await?;
+            Ok(reply::ok(&shown))
+        }
         Err(e) if e.kind == Kind::NotFound => Err(missing.into()),
         Err(e) => Err(e.into()),
     }
+}
+
+/// The containers of this endpoint on a network of the cluster.
+async fn residents(call: &Call, network: &Network) -> Result<BTreeMap<String, NetworkContainer>, Error> {
+    let id = network.id.to_string();
+    let mut filters = Filters::default();
+    filters.add("network", id.as_str());
+    let listed = call.api.engine.container_list(ListContainers { filters, ..Default::default() }).await?;
+    let entry = |c: ContainerSummary| {
+        let place = c.network_settings.networks.values().find(|p| p.network_id == id)?.clone();
+        let shown = NetworkContainer {
+            name: c.names.first().map(|n| n.trim_start_matches('/').to_owned()).unwrap_or_default(),
+            endpoint_id: place.endpoint_id,
+            mac_address: place.mac_address,
+            ipv4_address: format!("{}/{}", place.ip_address, place.ip_prefix_len),
+            ipv6_address: String::new(),
+        };
+        Some((c.id, shown))
+    };
+    Ok(listed.items.into_iter().filter_map(entry).collect())
 }
 
 pub(crate) async fn create(mut call: Call) -> Outcome {
@@ -202,25 +226,8 @@ async fn remove_overlay(call: &Call, missing: Error) -> Result<(), Fault> {
 
 pub(crate) async fn connect(mut call: Call) -> Outcome {
     let connect: NetworkConnect = call.document().await?;
-    match call.api.engine.network_connect(&call.name, connect).await {
-        Ok(()) => Ok(reply::empty(StatusCode::OK)),
-        Err(e) => Err(why_not_on(&call, e, &[&call.name]).await),
-    }
-}
-
-/// The engine knows its own networks. One that it misses may be the cluster's: saying "not found" would be wrong, and
-/// makes the stock client pull the image, of all things.
-pub(crate) async fn why_not_on(call: &Call, e: Error, networks: &[&str]) -> Fault {
-    if e.kind == Kind::NotFound
-        && let Some(cluster) = cluster_of(call).await
-    {
-        for name in networks {
-            if cluster.network_inspect(name).await.is_ok() {
-                return Fault::unsupported(&format!("a container of no service on the cluster network {name}"));
-            }
-        }
-    }
-    e.into()
+    call.api.engine.network_connect(&call.name, connect).await?;
+    Ok(reply::empty(StatusCode::OK))
 }
 
 pub(crate) async fn disconnect(mut call: Call) -> Outcome {

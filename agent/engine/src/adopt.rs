@@ -199,6 +199,11 @@ async fn enter(shared: &Arc<Shared>, found: Found) {
     }
     if start {
         record.state.phase = Phase::Restarting;
+        shared.hold_attachments(&record);
+    }
+    if !alive && !start {
+        // What the cluster still keeps for it is given back: nobody says that it is held.
+        record.places.iter_mut().for_each(|p| p.attachment = None);
     }
     if let Err(e) = shared.write_record(&record, Durability::Process).await {
         tracing::error!(container.id = %record.id, error = %e, "cannot write a record");

@@ -1,6 +1,6 @@
 //! What an engine is given when it is opened.
 
-use crate::{net::Network, net::default_pools};
+use crate::net::{Network, NoSpanning, Spanning, default_pools};
 use muster_image::Store;
 use muster_model::net::Subnet;
 use muster_runtime::Runtime;
@@ -20,6 +20,8 @@ pub struct EngineConfig {
     pub runtime: Arc<dyn Runtime>,
     pub images: Store,
     pub network: Arc<dyn Network>,
+    /// Asked for networks that are not of this host.
+    pub spanning: Arc<dyn Spanning>,
     /// The shim binary: also the init process of `--init`.
     pub shim: PathBuf,
     /// Version of the product, e.g. `0.1.0`.
@@ -57,6 +59,7 @@ impl EngineConfig {
             runtime,
             images,
             network,
+            spanning: Arc::new(NoSpanning),
             shim,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             bridge_subnet: None,

@@ -3,7 +3,7 @@
 //! [`LocalEngine`] implements [`muster_calls::Engine`] over the runtime room (`muster-runtime`), the image room
 //! (`muster-image`) and whatever implements [`Network`]. It keeps one small record per container, network and volume, and is
 //! the only one that writes them; each container has one owner task, so that requests for it cannot race. It works without a
-//! cluster and never asks one.
+//! cluster; one is asked only for places of containers on its networks, through [`Spanning`].
 //!
 //! What it never does: speak HTTP or gRPC, program the kernel's network beyond making namespaces, decide where things run.
 //!
@@ -36,7 +36,7 @@ pub use config::EngineConfig;
 pub use container::EndpointSpec;
 pub use engine::LocalEngine;
 pub use error::OpenError;
-pub use net::{Network, NoNetwork};
+pub use net::{Network, NoNetwork, NoSpanning, Spanning};
 
 /// What happened to a container, for those who look after it.
 #[derive(Clone, Debug, PartialEq, Eq)]

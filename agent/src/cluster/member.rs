@@ -61,6 +61,7 @@ pub struct Member {
     tasks: Mutex<Option<JoinSet<()>>>,
     worker: Mutex<Option<JoinHandle<()>>>,
     runner: Runner,
+    places: super::Places,
 }
 
 impl Member {
@@ -188,9 +189,11 @@ impl Member {
             tasks: Mutex::new(None),
             worker: Mutex::new(None),
             runner: runner.clone(),
+            places: host.places.clone(),
         });
         let known = Arc::new(worker.assignments().clone());
         member.directory.update(&known);
+        host.places.joined(orders.clone(), &known);
         if let Some(network) = &host.network {
             network.assign(me, known).await;
         }
@@ -203,6 +206,7 @@ impl Member {
             runner,
             ledger,
             orders,
+            current: false,
             sequence: 0,
             sent: BTreeMap::new(),
         };
@@ -297,6 +301,7 @@ impl Member {
             }
         }
         self.shutdown().await;
+        self.places.none();
         self.remove_tasks().await;
         self.identity.remove()
     }
@@ -487,6 +492,8 @@ struct Keeper {
     runner: Runner,
     ledger: LedgerFile,
     orders: mpsc::Sender<Order>,
+    /// The assignments are those of this session.
+    current: bool,
     sequence: u64,
     /// Reports that the leader has not taken yet.
     sent: BTreeMap<u64, Vec<muster_model::assignment::TaskReport>>,
@@ -510,6 +517,7 @@ impl Keeper {
             };
             let Some(input) = input else { continue };
             let whole = matches!(input, Input::Update(muster_model::assignment::AssignmentUpdate::Whole(_)));
+            self.current |= whole;
             let mut effects = Vec::new();
             self.worker.handle(now(), input, &mut effects);
             self.perform(effects).await;
@@ -523,9 +531,17 @@ impl Keeper {
         match event {
             Event::Opened => {
                 self.sent.clear();
+                self.session_changed();
                 Some(Input::SessionOpened)
             }
-            Event::Closed => Some(Input::SessionClosed),
+            Event::Closed => {
+                self.session_changed();
+                Some(Input::SessionClosed)
+            }
+            Event::Refused { id, why } => {
+                self.member.places.refused(id, why);
+                None
+            }
             Event::Update(update) => Some(Input::Update(update)),
             Event::Taken(sequence) => self.sent.remove(&sequence).map(Input::Reported),
             Event::Managers { managers, role } => {
@@ -599,8 +615,15 @@ impl Keeper {
         let set: Arc<AssignmentSet> = Arc::new(self.worker.assignments().clone());
         self.member.directory.update(&set);
         if let Some(network) = &self.host.network {
-            network.assign(self.member.directory.me(), set).await;
+            network.assign(self.member.directory.me(), set.clone()).await;
         }
+        // Who waits for a place finds the network's other endpoints known.
+        self.member.places.assigned(&set, self.current);
+    }
+
+    fn session_changed(&mut self) {
+        self.current = false;
+        self.member.places.session_changed();
     }
 
     /// Containers of tasks that neither the leader nor the ledger knows.

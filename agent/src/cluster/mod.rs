@@ -6,10 +6,12 @@ mod identity;
 mod ledger;
 mod logs;
 mod member;
+mod places;
 mod runner;
 mod session;
 mod spec;
 
 pub use describe::{advertise_addr, describe};
 pub use host::HostCluster;
-pub use member::{Member, Origin};
+pub use member::{Member, Origin, overlay_mtu};
+pub use places::Places;

@@ -4,9 +4,9 @@
 
 use super::identity::Facts;
 use muster_model::{
-    NodeId, Timestamp,
+    AttachmentId, NodeId, Timestamp,
     assignment::{AssignmentUpdate, TaskReport},
-    cluster::NodeDescription,
+    cluster::{AttachRequest, NodeDescription},
 };
 use muster_mtls::{Expect, Tls};
 use muster_proto::{LEADER_KEY, v1};
@@ -30,6 +30,11 @@ pub enum Event {
     Closed,
     Update(AssignmentUpdate),
     Taken(u64),
+    /// A place on a network is not given.
+    Refused {
+        id: AttachmentId,
+        why: muster_calls::Error,
+    },
     Managers {
         managers: Vec<(NodeId, String)>,
         role: String,
@@ -43,6 +48,8 @@ pub enum Event {
 pub enum Order {
     Report { sequence: u64, reports: Vec<TaskReport> },
     NeedWhole,
+    Attach(Vec<AttachRequest>),
+    Detach(Vec<AttachmentId>),
 }
 
 /// Everything a session needs to know.
@@ -157,7 +164,8 @@ impl Session {
                 }
                 order = self.orders.recv() => {
                     let Some(order) = order else { return End::Stop };
-                    if tx.try_send(message_of(order)).is_err() {
+                    // Many containers may start at once: a leader that reads makes room soon.
+                    if tx.send_timeout(message_of(order), OPEN_TIMEOUT).await.is_err() {
                         return End::Retry;
                     }
                     continue;
@@ -188,6 +196,10 @@ impl Session {
                     Event::Managers { managers: managers(m.managers), role: m.role }
                 }
                 Some(v1::manager_message::Of::ReportsTaken(t)) => Event::Taken(t.sequence),
+                Some(v1::manager_message::Of::Refused(r)) => {
+                    let Ok(id) = r.id.parse() else { continue };
+                    Event::Refused { id, why: muster_proto::from_status(Status::new(r.code.into(), r.message)) }
+                }
                 None => continue,
             };
             if self.events.send(event).await.is_err() {
@@ -227,6 +239,13 @@ fn message_of(order: Order) -> v1::AgentMessage {
         Order::Report { sequence, reports } => {
             let reports = rmp_serde::to_vec_named(&reports).expect("reports are plain data").into();
             v1::agent_message::Of::Reports(v1::Reports { reports, sequence })
+        }
+        Order::Attach(requests) => {
+            let requests = rmp_serde::to_vec_named(&requests).expect("requests are plain data").into();
+            v1::agent_message::Of::Attach(v1::Attach { requests })
+        }
+        Order::Detach(ids) => {
+            v1::agent_message::Of::Detach(v1::Detach { ids: ids.iter().map(ToString::to_string).collect() })
         }
         Order::NeedWhole => v1::agent_message::Of::NeedWhole(v1::NeedWhole {}),
     })

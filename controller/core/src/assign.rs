@@ -1,6 +1,6 @@
 //! What each node must know, and the deltas that tell it.
 //!
-//! A node is told of: the other nodes; its tasks; the networks its live tasks are in, and those that published ports lead through; the
+//! A node is told of: the other nodes; its tasks; the places of its containers; the networks these are in, and those that published ports lead through; the
 //! services of these networks with their backends; and where the endpoints of these networks are. A network that a node
 //! has tasks in comes with all its endpoints, one that only published ports lead through with those of the backends.
 //!
@@ -8,12 +8,12 @@
 
 use crate::{Effect, Effects, SessionId};
 use muster_model::{
-    NetworkId, NodeId, ServiceId, TaskId,
+    AttachmentId, NetworkId, NodeId, ServiceId, TaskId,
     assignment::{
         Assignment, AssignmentKey, AssignmentSet, AssignmentUpdate, EndpointAssignment, NetworkAssignment,
         NodeAssignment, ServiceAssignment,
     },
-    cluster::{Network, Node, NodeState, Service, Task, TaskState, TaskStatus},
+    cluster::{Attachment, Network, Node, NodeState, Service, Task, TaskState, TaskStatus},
     spec::PublishMode,
 };
 use muster_state::{Event, Object, State};
@@ -28,14 +28,21 @@ use std::{
 pub(crate) struct Dispatch {
     sent: BTreeMap<NodeId, Sent>,
     dirty: BTreeSet<NodeId>,
-    /// Live tasks with an address on a network, by node.
-    tasks: BTreeMap<NetworkId, BTreeMap<NodeId, BTreeSet<TaskId>>>,
+    /// Who has an address on a network, by node.
+    residents: BTreeMap<NetworkId, BTreeMap<NodeId, BTreeSet<Resident>>>,
     /// Services on a network.
     services: BTreeMap<NetworkId, BTreeSet<ServiceId>>,
     /// The same by service.
     networks: BTreeMap<ServiceId, BTreeSet<NetworkId>>,
     /// Services that every node answers for, by the network they lead through.
     published: BTreeMap<NetworkId, BTreeSet<ServiceId>>,
+}
+
+/// Who has an address: a live task, or a container of no service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Resident {
+    Task(TaskId),
+    Attachment(AttachmentId),
 }
 
 #[derive(Debug)]
@@ -59,6 +66,7 @@ impl Dispatch {
         let mut dispatch = Self::default();
         state.services().for_each(|s| dispatch.add_service(state, s));
         state.tasks().for_each(|t| dispatch.add_task(t));
+        state.attachments().for_each(|a| dispatch.add_attachment(a));
         dispatch
     }
 
@@ -92,6 +100,9 @@ impl Dispatch {
                 }
                 (before, after @ Some(Object::Node(_))) | (before @ Some(Object::Node(_)), after) => {
                     self.node_changed(as_node(before), as_node(after));
+                }
+                (before, after @ Some(Object::Attachment(_))) | (before @ Some(Object::Attachment(_)), after) => {
+                    self.attachment_changed(as_attachment(before), as_attachment(after));
                 }
                 (_, Some(Object::Network(n))) | (Some(Object::Network(n)), None) => self.touch_network(n.id),
                 _ => {}
@@ -129,6 +140,19 @@ impl Dispatch {
         networks.into_iter().for_each(|n| self.touch_network(n));
     }
 
+    fn attachment_changed(&mut self, before: Option<&Attachment>, after: Option<&Attachment>) {
+        if let Some(a) = before {
+            self.remove_resident(a.network, a.node, Resident::Attachment(a.id));
+        }
+        if let Some(a) = after {
+            self.add_attachment(a);
+        }
+        for a in before.iter().chain(&after) {
+            self.dirty.insert(a.node);
+            self.touch_network(a.network);
+        }
+    }
+
     fn service_changed(&mut self, state: &State, before: Option<&Service>, after: Option<&Service>) {
         if let Some(s) = before {
             self.touch_service(state, s);
@@ -152,7 +176,7 @@ impl Dispatch {
         let Some(id) = after.or(before).map(|n| n.id) else { return };
         self.dirty.insert(id);
         let shared: Vec<NetworkId> =
-            self.tasks.iter().filter(|(_, by_node)| by_node.contains_key(&id)).map(|(n, _)| *n).collect();
+            self.residents.iter().filter(|(_, by_node)| by_node.contains_key(&id)).map(|(n, _)| *n).collect();
         shared.into_iter().for_each(|n| self.touch_network(n));
     }
 
@@ -160,7 +184,7 @@ impl Dispatch {
     fn touch_network(&mut self, network: NetworkId) {
         if self.published.get(&network).is_some_and(|s| !s.is_empty()) {
             self.dirty.extend(self.sent.keys());
-        } else if let Some(by_node) = self.tasks.get(&network) {
+        } else if let Some(by_node) = self.residents.get(&network) {
             self.dirty.extend(by_node.keys());
         }
     }
@@ -176,7 +200,7 @@ impl Dispatch {
     fn add_task(&mut self, task: &Task) {
         if let Some(node) = task.node.filter(|_| is_live(task)) {
             for a in &task.addresses {
-                self.tasks.entry(a.network).or_default().entry(node).or_default().insert(task.id);
+                self.add_resident(a.network, node, Resident::Task(task.id));
             }
         }
     }
@@ -184,18 +208,32 @@ impl Dispatch {
     fn remove_task(&mut self, task: &Task) {
         let Some(node) = task.node else { return };
         for a in &task.addresses {
-            let Some(by_node) = self.tasks.get_mut(&a.network) else { continue };
-            if let Some(tasks) = by_node.get_mut(&node) {
-                tasks.remove(&task.id);
-                if tasks.is_empty() {
-                    by_node.remove(&node);
-                    // It leaves the network, and is told so.
-                    self.dirty.insert(node);
-                }
+            self.remove_resident(a.network, node, Resident::Task(task.id));
+        }
+    }
+
+    fn add_attachment(&mut self, attachment: &Attachment) {
+        if attachment.ip.is_some() {
+            self.add_resident(attachment.network, attachment.node, Resident::Attachment(attachment.id));
+        }
+    }
+
+    fn add_resident(&mut self, network: NetworkId, node: NodeId, who: Resident) {
+        self.residents.entry(network).or_default().entry(node).or_default().insert(who);
+    }
+
+    fn remove_resident(&mut self, network: NetworkId, node: NodeId, who: Resident) {
+        let Some(by_node) = self.residents.get_mut(&network) else { return };
+        if let Some(residents) = by_node.get_mut(&node) {
+            residents.remove(&who);
+            if residents.is_empty() {
+                by_node.remove(&node);
+                // It leaves the network, and is told so.
+                self.dirty.insert(node);
             }
-            if by_node.is_empty() {
-                self.tasks.remove(&a.network);
-            }
+        }
+        if by_node.is_empty() {
+            self.residents.remove(&network);
         }
     }
 
@@ -252,8 +290,10 @@ impl Dispatch {
         let mut items: Vec<Assignment> = state.nodes().map(|n| Assignment::Node(member(n))).collect();
         let tasks = state.tasks_on_node(node).filter(|t| t.status.state >= TaskState::Assigned);
         items.extend(tasks.map(|t| Assignment::Task(Arc::new(told(t)))));
+        let places = state.attachments_on_node(node).filter(|a| !a.is_pending());
+        items.extend(places.cloned().map(Assignment::Attachment));
         let local: BTreeSet<NetworkId> =
-            self.tasks.iter().filter(|(_, by_node)| by_node.contains_key(&node)).map(|(n, _)| *n).collect();
+            self.residents.iter().filter(|(_, by_node)| by_node.contains_key(&node)).map(|(n, _)| *n).collect();
         let known: BTreeSet<NetworkId> = local.iter().chain(self.published.keys()).copied().collect();
         items.extend(known.iter().filter_map(|n| state.network(*n)).map(|n| Assignment::Network(network(n))));
         let here = local.iter().filter_map(|n| self.services.get(n)).flatten();
@@ -265,24 +305,31 @@ impl Dispatch {
         for id in known {
             let which = (id, !local.contains(&id));
             let all = round.endpoints.entry(which).or_insert_with(|| Rc::new(self.endpoints(state, which))).clone();
-            items.extend(all.iter().filter(|e| e.node != node).copied().map(Assignment::Endpoint));
+            items.extend(all.iter().filter(|e| e.node != node).cloned().map(Assignment::Endpoint));
         }
         items.into_iter().map(|a| (a.key(), a)).collect()
     }
 
     fn endpoints(&self, state: &State, (id, only_backends): (NetworkId, bool)) -> Vec<EndpointAssignment> {
         let mut endpoints = Vec::new();
-        for (node, tasks) in self.tasks.get(&id).into_iter().flatten() {
-            let Some(vtep) = state.node(*node).and_then(|n| n.description.vtep) else { continue };
-            for task in tasks.iter().filter_map(|t| state.task(*t)).filter(|t| !only_backends || is_backend(t)) {
-                let here = task.addresses.iter().filter(|a| a.network == id);
-                endpoints.extend(here.map(|a| EndpointAssignment {
-                    network: id,
-                    ip: a.ip,
-                    mac: a.mac,
-                    node: *node,
-                    vtep,
-                }));
+        for (node, residents) in self.residents.get(&id).into_iter().flatten() {
+            let Some((host, vtep)) = state.node(*node).and_then(|n| Some((n, n.description.vtep?))) else { continue };
+            let endpoint = |ip, mac, names| EndpointAssignment { network: id, ip, mac, node: *node, vtep, names };
+            for resident in residents {
+                match resident {
+                    Resident::Task(task) => {
+                        let task = state.task(*task).filter(|t| !only_backends || is_backend(t));
+                        let here = task.iter().flat_map(|t| &t.addresses).filter(|a| a.network == id);
+                        endpoints.extend(here.map(|a| endpoint(a.ip, a.mac, Vec::new())));
+                    }
+                    Resident::Attachment(_) if only_backends => {}
+                    Resident::Attachment(a) => {
+                        let Some(a) = state.attachment(*a) else { continue };
+                        // Nobody is to be sent to a host that does not answer.
+                        let names = if host.status.state == NodeState::Down { Vec::new() } else { a.names.clone() };
+                        endpoints.extend(a.ip.zip(a.mac()).map(|(ip, mac)| endpoint(ip, mac, names)));
+                    }
+                }
             }
         }
         endpoints
@@ -291,6 +338,10 @@ impl Dispatch {
 
 fn as_task(o: &Option<Object>) -> Option<&Task> {
     if let Some(Object::Task(t)) = o { Some(t) } else { None }
+}
+
+fn as_attachment(o: &Option<Object>) -> Option<&Attachment> {
+    if let Some(Object::Attachment(a)) = o { Some(a) } else { None }
 }
 
 fn as_service(o: &Option<Object>) -> Option<&Service> {

@@ -1,8 +1,8 @@
 //! Requests that change the cluster, their answers, and why they are refused.
 
 use muster_model::{
-    ClusterId, NetworkId, NodeId, ServiceId,
-    cluster::{ClusterSpec, NodeDescription, Version},
+    AttachmentId, ClusterId, NetworkId, NodeId, ServiceId,
+    cluster::{AttachRequest, ClusterSpec, NodeDescription, Version},
     net::Subnet,
     spec::{Availability, Invalid, Labels, NetworkSpec, NodeSpec, Role, ServiceSpec},
 };
@@ -71,6 +71,16 @@ pub enum Call {
     NetworkRemove {
         name: String,
     },
+    /// A node wants a place on a network for one of its containers.
+    Attach {
+        node: NodeId,
+        request: Box<AttachRequest>,
+    },
+    /// A node gives places back. Those that are gone are no error.
+    Detach {
+        node: NodeId,
+        ids: Vec<AttachmentId>,
+    },
 }
 
 /// What a cluster is made of.
@@ -125,6 +135,9 @@ pub enum CallError {
     /// What exists does not allow it.
     #[error("{0}")]
     Conflict(String),
+    /// Nobody may do this.
+    #[error("{0}")]
+    Forbidden(String),
     /// The update was made from an older version of the object.
     #[error("update out of sequence: {key} has version {}, the update was made from {}", found.0, expected.0)]
     OutOfSequence { key: Key, expected: Version, found: Version },

@@ -9,13 +9,13 @@ use crate::{
     pending::{Answer, Decision},
 };
 use muster_model::{
-    NodeId, ServiceId, Timestamp,
+    AttachmentId, NodeId, ServiceId, Timestamp,
     cluster::{
-        Cluster, ClusterSpec, Endpoint, Meta, Node, NodeState, NodeStatus, Service, UpdateState, UpdateStatus, Version,
+        AttachRequest, Attachment, Cluster, ClusterSpec, Endpoint, Meta, Network, Node, NodeState, NodeStatus, Service, UpdateState, UpdateStatus, Version,
     },
     spec::{Attribute, Invalid, NetworkSpec, NodeSpec, PublishMode, Role, ServiceSpec},
 };
-use muster_plan::{IdSource, new_network};
+use muster_plan::{IdSource, first_ingress, new_network};
 use muster_state::{Change, Expect, Group, Key, Kind, State};
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ pub(crate) struct View<'a> {
 pub(crate) fn decide(view: &View<'_>, ids: &mut IdSource, call: &Call) -> Result<Decision, CallError> {
     let state = view.state;
     if let Call::Init { cluster, first } = call {
-        return init(view, cluster, first);
+        return init(view, ids, cluster, first);
     }
     let cluster = state.cluster().ok_or_else(|| CallError::Unavailable("the cluster is not initialised yet".into()))?;
     match call {
@@ -56,6 +56,8 @@ pub(crate) fn decide(view: &View<'_>, ids: &mut IdSource, call: &Call) -> Result
         Call::ServiceRemove { name } => service_remove(state, name),
         Call::NetworkCreate { spec } => network_create(state, ids, spec),
         Call::NetworkRemove { name } => network_remove(state, name),
+        Call::Attach { node, request } => attach(state, *node, request),
+        Call::Detach { node, ids } => Ok(detach(state, *node, ids)),
     }
 }
 
@@ -77,7 +79,7 @@ fn out_of_sequence(key: Key, expected: Version, found: Version) -> Result<(), Ca
 
 // The cluster.
 
-fn init(view: &View<'_>, new: &NewCluster, first: &Registration) -> Result<Decision, CallError> {
+fn init(view: &View<'_>, ids: &mut IdSource, new: &NewCluster, first: &Registration) -> Result<Decision, CallError> {
     if view.state.cluster().is_some() {
         return Err(conflict("this node is part of a cluster already"));
     }
@@ -102,7 +104,14 @@ fn init(view: &View<'_>, new: &NewCluster, first: &Registration) -> Result<Decis
     };
     let node = new_node(first, view.now);
     let expects = vec![Expect::absent(Key::Cluster), Expect::absent(Key::Node(first.node))];
-    Ok(propose(expects, vec![Change::put(cluster), Change::put(node)], Answer::Plain(Reply::Node(first.node))))
+    let mut changes = vec![Change::put(cluster), Change::put(node)];
+    // Stock clients look for it at once. A pool without room for it is no reason to have no cluster: it is tried again when
+    // a service needs it, and the user is told then.
+    let routes = &first.description.routes;
+    if let Ok(ingress) = first_ingress(ids.id(), new.address_pool, new.subnet_prefix, routes) {
+        changes.push(Change::put(ingress));
+    }
+    Ok(propose(expects, changes, Answer::Plain(Reply::Node(first.node))))
 }
 
 fn check_cluster_spec(spec: &ClusterSpec) -> Result<(), Invalid> {
@@ -245,13 +254,16 @@ fn node_remove(view: &View<'_>, name: &str, force: bool) -> Result<Decision, Cal
         )));
     }
     let key = Key::Node(node.id);
-    Ok(done(vec![Expect::version(key, node.meta.version)], vec![Change::Delete(key)]))
+    let mut changes = vec![Change::Delete(key)];
+    changes.extend(places_of(view.state, node.id));
+    Ok(done(vec![Expect::version(key, node.meta.version)], changes))
 }
 
 fn leave(view: &View<'_>, id: NodeId, force: bool) -> Result<Decision, CallError> {
     let node = node_by_id(view.state, id)?;
     let status = NodeStatus { state: NodeState::Down, message: "the node left the cluster".into(), since: view.now };
     let mut changes = vec![Change::NodeStatus { node: id, status, description: None }];
+    changes.extend(places_of(view.state, id));
     let mut expects = vec![Expect::Exists(Key::Node(id))];
     if node.spec.role == Role::Manager {
         if !force {
@@ -415,6 +427,7 @@ fn network_remove(state: &State, name: &str) -> Result<Decision, CallError> {
             Key::Task(id) => state
                 .task(id)
                 .map_or_else(|| by.to_string(), |t| format!("task {} of service {}", t.id, t.service_name)),
+            Key::Attachment(id) => state.attachment(id).map_or_else(|| by.to_string(), |a| place_text(state, a)),
             other => other.to_string(),
         };
         return Err(conflict(format!("network {} is in use by {user}", network.spec.name)));
@@ -422,4 +435,95 @@ fn network_remove(state: &State, name: &str) -> Result<Decision, CallError> {
     let key = Key::Network(network.id);
     let expects = vec![Expect::version(key, network.meta.version), Expect::NetworkUnused(network.id)];
     Ok(done(expects, vec![Change::Delete(key)]))
+}
+
+// Containers of no service on networks.
+
+/// Names of one container on one network: its own, its short id, its host name, aliases.
+const MOST_NAMES: usize = 64;
+/// A name of DNS has 253 bytes at most (RFC 1035, section 2.3.4).
+const LONGEST_NAME: usize = 253;
+
+fn place_text(state: &State, a: &Attachment) -> String {
+    let node = state.node(a.node).map_or_else(|| a.node.to_string(), |n| n.description.hostname.clone());
+    let name = a.names.first().unwrap_or(&a.container);
+    format!("container {name} on node {node}")
+}
+
+/// What a node that goes gives back.
+fn places_of(state: &State, node: NodeId) -> impl Iterator<Item = Change> {
+    state.attachments_on_node(node).map(|a| Change::Delete(Key::Attachment(a.id)))
+}
+
+fn attach(state: &State, node: NodeId, r: &AttachRequest) -> Result<Decision, CallError> {
+    node_by_id(state, node)?;
+    if r.names.len() > MOST_NAMES || r.names.iter().any(|n| n.is_empty() || n.len() > LONGEST_NAME) {
+        return Err(Invalid::new("Aliases", format!("expected at most {MOST_NAMES} names of 1 to {LONGEST_NAME} bytes")).into());
+    }
+    if let Some(old) = state.attachment(r.id) {
+        return renamed(old, node, r);
+    }
+    let network = state.find_network(&r.network)?;
+    check_attachable(network)?;
+    if let Some(ip) = r.ip {
+        check_address(network, ip)?;
+    }
+    let attachment = Attachment {
+        id: r.id,
+        meta: Meta::default(),
+        network: network.id,
+        node,
+        container: r.container.clone(),
+        names: r.names.clone(),
+        wanted_ip: r.ip,
+        wanted_mac: r.mac,
+        ip: None,
+        refusal: String::new(),
+    };
+    let expects = vec![
+        Expect::absent(Key::Attachment(r.id)),
+        Expect::Exists(Key::Network(network.id)),
+        Expect::Exists(Key::Node(node)),
+    ];
+    Ok(done(expects, vec![Change::put(attachment)]))
+}
+
+fn renamed(old: &Arc<Attachment>, node: NodeId, r: &AttachRequest) -> Result<Decision, CallError> {
+    if old.node != node || old.container != r.container {
+        return Err(conflict(format!("attachment {} belongs to another container", r.id)));
+    }
+    if old.names == r.names {
+        return Ok(Decision::Nothing(Reply::Done));
+    }
+    let new = Attachment { names: r.names.clone(), ..Attachment::clone(old) };
+    Ok(done(vec![Expect::version(Key::Attachment(old.id), old.meta.version)], vec![Change::put(new)]))
+}
+
+fn check_attachable(network: &Network) -> Result<(), CallError> {
+    if network.spec.attachable && !network.ingress {
+        return Ok(());
+    }
+    // Docker's words, which clients look for.
+    let name = &network.spec.name;
+    Err(CallError::Forbidden(format!(
+        "Could not attach to network {name}: rpc error: code = PermissionDenied desc = network {name} not manually attachable"
+    )))
+}
+
+fn check_address(network: &Network, ip: std::net::Ipv4Addr) -> Result<(), CallError> {
+    let subnet = network.subnet;
+    if !subnet.contains(ip) {
+        let why = format!("invalid address {ip}: It does not belong to any of this network's subnets ({subnet})");
+        return Err(Invalid::new("IPAMConfig.IPv4Address", why).into());
+    }
+    if ip == subnet.addr() || ip == subnet.broadcast() || ip == network.gateway {
+        return Err(CallError::Forbidden("Address already in use".into()));
+    }
+    Ok(())
+}
+
+fn detach(state: &State, node: NodeId, ids: &[AttachmentId]) -> Decision {
+    let own = ids.iter().filter(|id| state.attachment(**id).is_some_and(|a| a.node == node));
+    let changes: Vec<_> = own.map(|id| Change::Delete(Key::Attachment(*id))).collect();
+    if changes.is_empty() { Decision::Nothing(Reply::Done) } else { done(Vec::new(), changes) }
 }

@@ -167,7 +167,7 @@ impl Leader {
                 };
                 desk.reply(command.request.token, Err(error));
             }
-            Some(Pending::Plan(services)) => services.into_iter().for_each(|s| self.planner.retry(s)),
+            Some(Pending::Plan(subjects)) => subjects.into_iter().for_each(|s| self.planner.retry(s)),
             Some(Pending::Observations(tokens)) => {
                 let changes = std::mem::take(&mut self.observed);
                 self.sessions.again(&changes);
@@ -191,9 +191,9 @@ impl Leader {
         }
         match self.in_flight.take(ProposalId(origin.number)) {
             Some(Pending::Command(command)) => self.command_applied(desk, *command, applied),
-            Some(Pending::Plan(services)) => {
+            Some(Pending::Plan(subjects)) => {
                 let refused = applied.outcomes.iter().map(|o| o.rejection().is_some());
-                services
+                subjects
                     .into_iter()
                     .zip(refused)
                     .filter(|(_, refused)| *refused)
@@ -272,8 +272,8 @@ impl Leader {
         if plan.is_empty() {
             return;
         }
-        let (services, groups) = plan.groups.into_iter().unzip();
-        self.propose(desk, Pending::Plan(services), groups);
+        let (subjects, groups) = plan.groups.into_iter().unzip();
+        self.propose(desk, Pending::Plan(subjects), groups);
     }
 
     /// Lets consensus follow the roles of the nodes, and the nodes follow consensus: those that have left it are workers.

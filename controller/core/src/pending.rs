@@ -2,6 +2,7 @@
 
 use crate::{Call, ProposalId, Reply, Token};
 use muster_model::{NodeId, ServiceId, cluster::Version};
+use muster_plan::Subject;
 use muster_state::Group;
 use std::collections::BTreeMap;
 
@@ -9,8 +10,8 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub(crate) enum Pending {
     Command(Box<Command>),
-    /// The services of its groups, in order.
-    Plan(Vec<ServiceId>),
+    /// The subjects of its groups, in order.
+    Plan(Vec<Subject>),
     /// Reports and node states, and who waits for them.
     Observations(Vec<Token>),
     /// Certificates' roles that followed consensus.

@@ -6,7 +6,7 @@
 
 use muster_model::{
     NetworkId,
-    cluster::{Network, Service, Task, TaskState},
+    cluster::{Attachment, Network, Service, Task, TaskState},
     net::{Protocol, Subnet},
 };
 use muster_state::{Event, Object, State};
@@ -43,6 +43,7 @@ impl Ipam {
         state.networks().for_each(|n| ipam.add_network(n));
         state.services().for_each(|s| ipam.hold_service(s));
         state.tasks().for_each(|t| ipam.hold_task(t));
+        state.attachments().for_each(|a| ipam.hold_attachment(a));
         for pool in ipam.pools.values_mut() {
             // Which were given last is not known: behind the highest is as good a guess as any.
             pool.cursor = pool.used.keys().next_back().map_or(0, |last| last.wrapping_add(1));
@@ -54,6 +55,7 @@ impl Ipam {
         match &event.before {
             Some(Object::Service(s)) => s.endpoint.vips.iter().for_each(|(n, ip)| self.free(*n, *ip)),
             Some(Object::Task(t)) if holds(t) => t.addresses.iter().for_each(|a| self.free(a.network, a.ip)),
+            Some(Object::Attachment(a)) => a.ip.iter().for_each(|ip| self.free(a.network, *ip)),
             Some(Object::Network(n)) if event.after.is_none() => {
                 self.pools.remove(&n.id);
             }
@@ -63,6 +65,7 @@ impl Ipam {
             Some(Object::Network(n)) => self.add_network(n),
             Some(Object::Service(s)) => self.hold_service(s),
             Some(Object::Task(t)) => self.hold_task(t),
+            Some(Object::Attachment(a)) => self.hold_attachment(a),
             _ => {}
         }
     }
@@ -104,6 +107,10 @@ impl Ipam {
         }
     }
 
+    fn hold_attachment(&mut self, attachment: &Attachment) {
+        attachment.ip.iter().for_each(|ip| self.hold(attachment.network, *ip));
+    }
+
     fn hold(&mut self, network: NetworkId, ip: Ipv4Addr) {
         if let Some(pool) = self.pools.get_mut(&network) {
             *pool.used.entry(ip.into()).or_default() += 1;
@@ -134,6 +141,20 @@ impl Ipam {
         pool.cursor = ip.wrapping_add(1);
         self.taken.push((network, ip));
         Ok(ip.into())
+    }
+
+    /// Takes an address that was asked for, for the plan in the making.
+    ///
+    /// # Errors
+    /// Why it cannot be had, in Docker's words.
+    pub fn take_this(&mut self, network: NetworkId, ip: Ipv4Addr) -> Result<(), String> {
+        let pool = self.pools.get_mut(&network).ok_or_else(|| format!("network {network} does not exist"))?;
+        if pool.used.contains_key(&ip.into()) {
+            return Err("Address already in use".to_owned());
+        }
+        pool.used.insert(ip.into(), 1);
+        self.taken.push((network, ip.into()));
+        Ok(())
     }
 
     pub fn undo(&mut self) {

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attach;
 mod draft;
 mod endpoint;
 mod enforce;
@@ -35,6 +36,6 @@ mod update;
 pub use explain::{Explanation, Reason};
 pub use ids::IdSource;
 pub use ipam::pick_subnet;
-pub use network::{NetworkError, new_network};
-pub use planner::{Plan, Planner};
+pub use network::{NetworkError, first_ingress, new_network};
+pub use planner::{Plan, Planner, Subject};
 pub use schedule::{eligible, explain};

@@ -17,6 +17,8 @@ const LAST_VNI: u32 = (1 << 24) - 1;
 /// Where subnets are cut from in a cluster that says nothing else.
 const DEFAULT_POOL: ([u8; 4], u8, u8) = ([10, 0, 0, 0], 8, 24);
 
+const INGRESS: &str = "ingress";
+
 /// Why a network cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
@@ -46,9 +48,21 @@ pub fn new_network(state: &State, spec: NetworkSpec, id: NetworkId) -> Result<Ne
     Ok(Network { id, meta: Meta::default(), spec, vni: free_vni(state)?, subnet, gateway, ingress: false })
 }
 
+/// The ingress network of a new cluster, which has nothing yet but its pool and the routes of its first node.
+///
+/// # Errors
+/// [`NetworkError::PoolExhausted`]: no room beside the routes.
+pub fn first_ingress(id: NetworkId, pool: Subnet, prefix: u8, routes_of_node: &[Subnet]) -> Result<Network, NetworkError> {
+    let blocked: Vec<Subnet> = routes(routes_of_node).collect();
+    let subnet = pick_subnet(pool, prefix, &blocked).ok_or(NetworkError::PoolExhausted { pool, prefix })?;
+    let spec = NetworkSpec { name: INGRESS.into(), ..NetworkSpec::default() };
+    let gateway = subnet.gateway();
+    Ok(Network { id, meta: Meta::default(), spec, vni: FIRST_VNI, subnet, gateway, ingress: true })
+}
+
 /// The network that ports of services without a network lead through.
 pub(crate) fn ingress(state: &State, ids: &mut IdSource) -> Result<Network, NetworkError> {
-    let spec = NetworkSpec { name: "ingress".into(), ..NetworkSpec::default() };
+    let spec = NetworkSpec { name: INGRESS.into(), ..NetworkSpec::default() };
     Ok(Network { ingress: true, ..new_network(state, spec, ids.id())? })
 }
 

@@ -1,8 +1,8 @@
 //! The planner: which services need a decision, and the indexes that decisions read.
 
-use crate::{IdSource, draft::ServiceDraft, hosts::Hosts, ipam::Ipam, service};
+use crate::{IdSource, attach, draft::ServiceDraft, hosts::Hosts, ipam::Ipam, service};
 use muster_model::{
-    NodeId, ServiceId, TaskId, Timestamp,
+    AttachmentId, NodeId, ServiceId, TaskId, Timestamp,
     cluster::{ClusterSpec, Node, Task},
     spec::Mode,
 };
@@ -13,11 +13,18 @@ use std::collections::{BTreeMap, BTreeSet};
 /// below the size that a transport's message may have.
 pub(crate) const CHANGES: usize = 5_000;
 
-/// What to propose: one group per service.
+/// What a group of a plan decides about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    Attachment(AttachmentId),
+    Service(ServiceId),
+}
+
+/// What to propose: one group per subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// In the order of service ids.
-    pub groups: Vec<(ServiceId, Group)>,
+    /// In the order of subjects.
+    pub groups: Vec<(Subject, Group)>,
 }
 
 impl Plan {
@@ -33,6 +40,8 @@ pub struct Planner {
     ipam: Ipam,
     /// Services that something has happened to.
     dirty: BTreeSet<ServiceId>,
+    /// Places of containers that have no address yet.
+    attachments: BTreeSet<AttachmentId>,
     /// Services with something that waits for room.
     waiting: BTreeSet<ServiceId>,
     global: BTreeSet<ServiceId>,
@@ -60,6 +69,7 @@ impl Planner {
             hosts: Hosts::new(state),
             ipam: Ipam::new(state),
             dirty: state.services().map(|s| s.id).collect(),
+            attachments: state.attachments().filter(|a| a.is_pending()).map(|a| a.id).collect(),
             waiting: BTreeSet::new(),
             global: BTreeSet::new(),
             wakes: Wakes::default(),
@@ -81,6 +91,7 @@ impl Planner {
                 Key::Task(id) => self.task_changed(id, event),
                 Key::Node(id) => self.node_changed(state, id, event),
                 Key::Network(_) => self.dirty.extend(&self.waiting),
+                Key::Attachment(id) => self.attachment_changed(id, event),
                 Key::Cluster => self.dirty.extend(state.services().map(|s| s.id)),
             }
         }
@@ -122,6 +133,22 @@ impl Planner {
         }
     }
 
+    fn attachment_changed(&mut self, id: AttachmentId, event: &Event) {
+        match &event.after {
+            Some(Object::Attachment(a)) if a.is_pending() => {
+                self.attachments.insert(id);
+            }
+            Some(_) => {
+                self.attachments.remove(&id);
+            }
+            None => {
+                self.attachments.remove(&id);
+                // Its address is free again.
+                self.dirty.extend(&self.waiting);
+            }
+        }
+    }
+
     fn node_changed(&mut self, state: &State, id: NodeId, event: &Event) {
         let node = |o: &Option<Object>| if let Some(Object::Node(n)) = o { Some(n.clone()) } else { None };
         if let (Some(before), Some(after)) = (node(&event.before), node(&event.after))
@@ -134,9 +161,12 @@ impl Planner {
         self.dirty.extend(&self.global);
     }
 
-    /// A group of the last plan was refused: the service is to be decided again.
-    pub fn retry(&mut self, service: ServiceId) {
-        self.dirty.insert(service);
+    /// A group of the last plan was refused: its subject is to be decided again.
+    pub fn retry(&mut self, subject: Subject) {
+        match subject {
+            Subject::Service(id) => self.dirty.insert(id),
+            Subject::Attachment(id) => self.attachments.insert(id),
+        };
     }
 
     /// The node of a lost task is back and says that the task has ended, so that nothing of it is left anywhere.
@@ -152,47 +182,59 @@ impl Planner {
 
     /// When something is due though nothing has happened; a time in the past: now.
     pub fn deadline(&self) -> Option<Timestamp> {
-        if !self.dirty.is_empty() {
+        if !self.dirty.is_empty() || !self.attachments.is_empty() {
             return Some(Timestamp::ZERO);
         }
         self.wakes.first()
     }
 
     /// What to propose now. Made from `state` alone: the caller proposes it and observes the events, or drops it and calls
-    /// [`Planner::retry`] for each of its services.
+    /// [`Planner::retry`] for each of its subjects.
     pub fn plan(&mut self, state: &State, now: Timestamp, ids: &mut IdSource) -> Plan {
         self.dirty.extend(self.wakes.due(now));
         let settings = state.cluster().map_or_else(ClusterSpec::default, |c| c.spec.clone());
         let mut plan = Plan::default();
         let mut changes = 0;
+        let mut context = Context {
+            state,
+            now,
+            settings: &settings,
+            ids,
+            hosts: &mut self.hosts,
+            ipam: &mut self.ipam,
+            confirmed: &self.confirmed,
+        };
+        while changes < CHANGES
+            && let Some(id) = self.attachments.pop_first()
+        {
+            if let Some(group) = attach::decide(id, &mut context) {
+                changes += group.changes.len();
+                plan.groups.push((Subject::Attachment(id), group));
+            }
+        }
+        let mut drafts = Vec::new();
         while changes < CHANGES
             && let Some(id) = self.dirty.pop_first()
         {
             let mut draft = ServiceDraft::new(state, id, self.traces.remove(&id));
-            let mut context = Context {
-                state,
-                now,
-                settings: &settings,
-                ids,
-                hosts: &mut self.hosts,
-                ipam: &mut self.ipam,
-                confirmed: &self.confirmed,
-            };
             service::decide(&mut draft, &mut context);
-            self.remember(id, &draft);
+            drafts.push((id, draft.wake, draft.waiting));
             if let Some(group) = draft.into_group() {
                 changes += group.changes.len();
-                plan.groups.push((id, group));
+                plan.groups.push((Subject::Service(id), group));
             }
+        }
+        for (id, wake, waiting) in drafts {
+            self.remember(id, wake, waiting);
         }
         self.hosts.undo();
         self.ipam.undo();
         plan
     }
 
-    fn remember(&mut self, id: ServiceId, draft: &ServiceDraft) {
-        self.wakes.set(id, draft.wake);
-        if draft.waiting {
+    fn remember(&mut self, id: ServiceId, wake: Option<Timestamp>, waiting: bool) {
+        self.wakes.set(id, wake);
+        if waiting {
             self.waiting.insert(id);
         } else {
             self.waiting.remove(&id);

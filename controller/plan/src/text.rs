@@ -1,6 +1,6 @@
 //! A plan as text, for review in tests and for the log.
 
-use crate::Plan;
+use crate::{Plan, Subject};
 use muster_model::{
     NodeId,
     cluster::{Task, TaskStatus},
@@ -12,10 +12,15 @@ impl Plan {
     /// One line per change, with names instead of ids where there are names.
     pub fn describe(&self, state: &State) -> String {
         let mut out = String::new();
-        for (service, group) in &self.groups {
-            let name = state.service(*service).map_or_else(|| service.to_string(), |s| s.spec.name.clone());
+        for (subject, group) in &self.groups {
             // Writing to a String cannot fail.
-            let _ = writeln!(out, "service {name}");
+            let _ = match subject {
+                Subject::Service(id) => {
+                    let name = state.service(*id).map_or_else(|| id.to_string(), |s| s.spec.name.clone());
+                    writeln!(out, "service {name}")
+                }
+                Subject::Attachment(id) => writeln!(out, "attachment {id}"),
+            };
             for change in &group.changes {
                 let _ = writeln!(out, "  {}", line(change, state));
             }
@@ -39,6 +44,10 @@ fn line(change: &Change, state: &State) -> String {
             format!("put service vips=[{}] ports=[{}]{update}", vips.join(" "), ports.join(" "))
         }
         Change::Put(Object::Network(n)) => format!("put network {} vni={} subnet={}", n.spec.name, n.vni, n.subnet),
+        Change::Put(Object::Attachment(a)) => match a.ip {
+            Some(ip) => format!("put attachment {ip}"),
+            None => format!("put attachment refused: {}", a.refusal),
+        },
         Change::Put(object) => format!("put {}", object.key()),
         Change::TaskStatus { task, status } => {
             let name = state.task(*task).map_or_else(|| task.short(), |t| slot(t, state));

@@ -129,6 +129,16 @@ impl Open {
                 SessionEvent::Reports { node, session, sequence, reports }
             }
             Some(v1::agent_message::Of::NeedWhole(_)) => SessionEvent::NeedWhole { node, session },
+            Some(v1::agent_message::Of::Attach(attach)) => {
+                let requests = rmp_serde::from_slice(&attach.requests);
+                let requests = requests.map_err(|e| Status::invalid_argument(format!("attach.requests: {e}")))?;
+                SessionEvent::Attach { node, session, requests }
+            }
+            Some(v1::agent_message::Of::Detach(detach)) => {
+                let ids = detach.ids.iter().map(|id| id.parse()).collect::<Result<_, _>>();
+                let ids = ids.map_err(|e| Status::invalid_argument(format!("detach.ids: {e}")))?;
+                SessionEvent::Detach { node, ids }
+            }
             // From a newer agent.
             None => return Ok(()),
         };

@@ -19,7 +19,7 @@ impl Turn {
         match effect {
             Effect::Propose { proposal, entry } => self.propose(proposal, &entry),
             Effect::Reply { token, result } => {
-                if self.reported(token, result.is_ok()) {
+                if self.placed(token, &result) || self.reported(token, result.is_ok()) {
                     return;
                 }
                 if let Some(reply) = self.calls.remove(&token) {

@@ -1,11 +1,11 @@
 //! The leader's sessions with the agents: what goes down each, and when one is ended.
 
 use super::Turn;
-use muster_controller_core::{CloseReason, Input, SessionId, Token};
+use muster_controller_core::{Call, CallError, CloseReason, Input, Reply, SessionId, Token};
 use muster_model::{
-    NodeId,
+    AttachmentId, NodeId,
     assignment::{Assignment, AssignmentUpdate, TaskReport},
-    cluster::NodeDescription,
+    cluster::{AttachRequest, NodeDescription},
     spec::Role,
 };
 use muster_proto::v1;
@@ -46,6 +46,15 @@ pub(crate) enum SessionEvent {
         node: NodeId,
         session: SessionId,
     },
+    Attach {
+        node: NodeId,
+        session: SessionId,
+        requests: Vec<AttachRequest>,
+    },
+    Detach {
+        node: NodeId,
+        ids: Vec<AttachmentId>,
+    },
     Closed {
         node: NodeId,
         session: SessionId,
@@ -66,6 +75,8 @@ pub(super) struct Sessions {
     open: BTreeMap<SessionId, Sink>,
     /// Reports that are not part of the state yet: whose, and what the agent calls them.
     reports: BTreeMap<Token, (SessionId, u64)>,
+    /// Places that were asked for and are not decided; `None`: given back, nobody waits.
+    places: BTreeMap<Token, Option<(SessionId, AttachmentId)>>,
 }
 
 impl Turn {
@@ -88,6 +99,18 @@ impl Turn {
                 self.input(Input::Reports { node, session, token, reports });
             }
             SessionEvent::NeedWhole { node, session } => self.input(Input::Resync { node, session }),
+            SessionEvent::Attach { node, session, requests } => {
+                for request in requests {
+                    let token = self.token();
+                    self.sessions.places.insert(token, Some((session, request.id)));
+                    self.place(token, Call::Attach { node, request: Box::new(request) });
+                }
+            }
+            SessionEvent::Detach { node, ids } => {
+                let token = self.token();
+                self.sessions.places.insert(token, None);
+                self.place(token, Call::Detach { node, ids });
+            }
             SessionEvent::Closed { node, session } => self.drop_session(node, session),
             SessionEvent::Described { .. } => {}
         }
@@ -120,6 +143,25 @@ impl Turn {
             self.end_session(session, self.not_leader_status());
             self.input(Input::SessionClosed { node, session });
         }
+        true
+    }
+
+    fn place(&mut self, token: Token, call: Call) {
+        self.input(Input::Call { token, call: Box::new(call), trace_parent: None });
+    }
+
+    /// The answer to a request for a place? What is given comes with the assignments. What a manager that leads no more
+    /// left open is asked for again in the next session. `false`: the token is no such request's.
+    pub(super) fn placed(&mut self, token: Token, result: &Result<Reply, CallError>) -> bool {
+        let Some(asked) = self.sessions.places.remove(&token) else { return false };
+        let (Some((session, id)), Err(error)) = (asked, result) else { return true };
+        if matches!(error, CallError::NotLeader { .. } | CallError::Interrupted) {
+            return true;
+        }
+        let status = muster_proto::to_status(crate::errors::from_call_error(error.clone()));
+        let refused =
+            v1::Refused { id: id.to_string(), code: status.code().into(), message: status.message().to_owned() };
+        self.say(session, v1::manager_message::Of::Refused(refused));
         true
     }
 

@@ -6,7 +6,7 @@ use crate::{
 };
 use muster_model::{
     NetworkId, NodeId, ServiceId, TaskId, Timestamp,
-    cluster::{Meta, Network, Node, NodeDescription, NodeStatus, Service, Task, TaskStatus, Version},
+    cluster::{Attachment, Meta, Network, Node, NodeDescription, NodeStatus, Service, Task, TaskStatus, Version},
     net::Protocol,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -106,8 +106,8 @@ impl State {
         }
     }
 
-    /// Somebody who keeps the network from being removed: a service that names it or has an address on it, or a task
-    /// that still exists with one.
+    /// Somebody who keeps the network from being removed: a service that names it or has an address on it, a task that
+    /// still exists with one, or a container of no service.
     pub fn network_user(&self, network: NetworkId) -> Option<Key> {
         let id = network.to_string();
         let names =
@@ -116,7 +116,8 @@ impl State {
             return Some(Key::Service(service.id));
         }
         let holds = |t: &Task| !t.status.state.is_terminal() && t.addresses.iter().any(|a| a.network == network);
-        self.tasks().find(|t| holds(t)).map(|t| Key::Task(t.id))
+        let task = self.tasks().find(|t| holds(t)).map(|t| Key::Task(t.id));
+        task.or_else(|| self.attachments().find(|a| a.network == network).map(|a| Key::Attachment(a.id)))
     }
 
     fn check_put(&self, object: &Object) -> Result<(), Rejection> {
@@ -133,6 +134,7 @@ impl State {
                 self.networks().filter(|n| n.id != network.id).try_for_each(|other| check_networks(other, network))
             }
             Object::Task(task) => self.task(task.id).map_or(Ok(()), |old| check_task(old, task)),
+            Object::Attachment(new) => self.attachment(new.id).map_or(Ok(()), |old| check_attachment(old, new)),
             Object::Cluster(_) | Object::Node(_) | Object::Service(_) => Ok(()),
         }
     }
@@ -251,6 +253,11 @@ impl State {
                 Arc::make_mut(&mut o).meta = self.meta(old);
                 Object::Network(o)
             }
+            (Object::Attachment(mut o), before) => {
+                let old = before.and_then(|b| if let Object::Attachment(a) = b { Some(a.meta) } else { None });
+                Arc::make_mut(&mut o).meta = self.meta(old);
+                Object::Attachment(o)
+            }
             (Object::Task(mut o), before) => {
                 let old = before.and_then(|b| if let Object::Task(t) = b { Some(t) } else { None });
                 let new = Arc::make_mut(&mut o);
@@ -296,6 +303,24 @@ fn check_task(old: &Task, new: &Task) -> Result<(), Rejection> {
     }
     if new.desired < old.desired {
         return refuse("desired state back");
+    }
+    Ok(())
+}
+
+/// A place never moves: not to another network, node, container or address.
+fn check_attachment(old: &Attachment, new: &Attachment) -> Result<(), Rejection> {
+    let refuse = |field| Err(Rejection::Immutable { key: Key::Attachment(old.id), field });
+    if new.network != old.network {
+        return refuse("network");
+    }
+    if new.node != old.node {
+        return refuse("node");
+    }
+    if new.container != old.container {
+        return refuse("container");
+    }
+    if old.ip.is_some() && new.ip != old.ip {
+        return refuse("address");
     }
     Ok(())
 }

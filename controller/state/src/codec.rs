@@ -6,7 +6,7 @@ use crate::{
 };
 use muster_model::{
     NodeId, TaskId, Timestamp,
-    cluster::{Cluster, Network, Node, NodeDescription, NodeStatus, Service, Task, TaskStatus},
+    cluster::{Attachment, Cluster, Network, Node, NodeDescription, NodeStatus, Service, Task, TaskStatus},
     spec::TaskSpec,
 };
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,7 @@ enum WireChange {
     Service(Arc<Service>),
     Network(Arc<Network>),
     Task(Box<TaskRecord>),
+    Attachment(Arc<Attachment>),
     TaskStatus { task: TaskId, status: TaskStatus },
     NodeStatus { node: NodeId, status: NodeStatus, description: Option<Arc<NodeDescription>> },
     Delete(Key),
@@ -100,6 +101,7 @@ fn wire_change(change: &Change, specs: &mut BTreeMap<SpecKey, Arc<TaskSpec>>) ->
         Change::Put(Object::Service(o)) => WireChange::Service(o.clone()),
         Change::Put(Object::Network(o)) => WireChange::Network(o.clone()),
         Change::Put(Object::Task(o)) => wire_task(o, specs),
+        Change::Put(Object::Attachment(o)) => WireChange::Attachment(o.clone()),
         Change::TaskStatus { task, status } => WireChange::TaskStatus { task: *task, status: status.clone() },
         Change::NodeStatus { node, status, description } => {
             WireChange::NodeStatus { node: *node, status: status.clone(), description: description.clone() }
@@ -129,6 +131,7 @@ fn read_change(change: WireChange, specs: &BTreeMap<SpecKey, Arc<TaskSpec>>) -> 
             let id = record.id();
             Change::put(record.into_task(specs).ok_or(DecodeError::NoSpec(id))?)
         }
+        WireChange::Attachment(o) => Change::put(o),
         WireChange::TaskStatus { task, status } => Change::TaskStatus { task, status },
         WireChange::NodeStatus { node, status, description } => Change::NodeStatus { node, status, description },
         WireChange::Delete(key) => Change::Delete(key),

@@ -1,8 +1,8 @@
 //! The objects of the tables, and what names one.
 
 use muster_model::{
-    NetworkId, NodeId, ServiceId, TaskId,
-    cluster::{Cluster, Network, Node, Service, Task, Version},
+    AttachmentId, NetworkId, NodeId, ServiceId, TaskId,
+    cluster::{Attachment, Cluster, Network, Node, Service, Task, Version},
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
@@ -15,6 +15,7 @@ pub enum Object {
     Service(Arc<Service>),
     Network(Arc<Network>),
     Task(Arc<Task>),
+    Attachment(Arc<Attachment>),
 }
 
 /// Names one object. The cluster is the only one of its kind.
@@ -25,6 +26,7 @@ pub enum Key {
     Service(ServiceId),
     Network(NetworkId),
     Task(TaskId),
+    Attachment(AttachmentId),
 }
 
 /// Kinds of objects whose names are unique.
@@ -43,6 +45,7 @@ impl Object {
             Self::Service(o) => Key::Service(o.id),
             Self::Network(o) => Key::Network(o.id),
             Self::Task(o) => Key::Task(o.id),
+            Self::Attachment(o) => Key::Attachment(o.id),
         }
     }
 
@@ -54,6 +57,7 @@ impl Object {
             Self::Service(o) => o.meta.version,
             Self::Network(o) => o.meta.version,
             Self::Task(o) => o.meta.version,
+            Self::Attachment(o) => o.meta.version,
         }
     }
 
@@ -63,7 +67,7 @@ impl Object {
             Self::Service(o) if o.removing => None,
             Self::Service(o) => Some((Kind::Service, &o.spec.name)),
             Self::Network(o) => Some((Kind::Network, &o.spec.name)),
-            Self::Cluster(_) | Self::Node(_) | Self::Task(_) => None,
+            Self::Cluster(_) | Self::Node(_) | Self::Task(_) | Self::Attachment(_) => None,
         }
     }
 }
@@ -76,6 +80,7 @@ impl fmt::Display for Key {
             Self::Service(id) => write!(f, "service {id}"),
             Self::Network(id) => write!(f, "network {id}"),
             Self::Task(id) => write!(f, "task {id}"),
+            Self::Attachment(id) => write!(f, "attachment {id}"),
         }
     }
 }
@@ -104,4 +109,4 @@ macro_rules! into_object {
     )*};
 }
 
-into_object!(Cluster, Node, Service, Network, Task);
+into_object!(Cluster, Node, Service, Network, Task, Attachment);

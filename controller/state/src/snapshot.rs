@@ -9,7 +9,7 @@ use crate::{
 };
 use muster_model::{
     Timestamp,
-    cluster::{Cluster, Network, Node, Service, Task},
+    cluster::{Attachment, Cluster, Network, Node, Service, Task},
     spec::TaskSpec,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -26,6 +26,7 @@ const SERVICE: u8 = 3;
 const NETWORK: u8 = 4;
 const SPEC: u8 = 16;
 const TASK: u8 = 17;
+const ATTACHMENT: u8 = 18;
 
 /// Why pairs are no state.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,7 @@ impl State {
                 pair(SPEC, &key, &SharedSpec { service: *service, version: *version, spec: row.spec.clone() })
             }))
             .chain(self.tasks().map(|t| pair(TASK, &t.id.as_u128().to_be_bytes(), &self.task_record(t))))
+            .chain(self.attachments().map(|o| pair(ATTACHMENT, &o.id.as_u128().to_be_bytes(), &**o)))
     }
 
     fn task_record(&self, task: &Task) -> TaskRecord {
@@ -126,6 +128,7 @@ impl State {
                 let id = record.id();
                 Object::from(record.into_task(specs).ok_or(RestoreError::NoSpec(Key::Task(id)))?)
             }
+            Some(ATTACHMENT) => read::<Attachment>(key, value)?.into(),
             other => return Err(RestoreError::UnknownKind(other.unwrap_or(u8::MAX))),
         };
         self.insert(object);

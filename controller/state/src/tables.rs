@@ -3,8 +3,8 @@
 use crate::{Key, Object, StateHash, digest, record::SpecKey};
 use imbl::{OrdMap, OrdSet, Vector};
 use muster_model::{
-    NetworkId, NodeId, ServiceId, TaskId, Timestamp,
-    cluster::{Cluster, Network, Node, Service, Task},
+    AttachmentId, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
+    cluster::{Attachment, Cluster, Network, Node, Service, Task},
     net::Protocol,
     spec::{PublishMode, TaskSpec},
 };
@@ -39,6 +39,7 @@ pub struct State {
     pub(crate) services: OrdMap<ServiceId, Row<Service>>,
     pub(crate) networks: OrdMap<NetworkId, Row<Network>>,
     pub(crate) tasks: OrdMap<TaskId, Row<Task>>,
+    pub(crate) attachments: OrdMap<AttachmentId, Row<Attachment>>,
     pub(crate) specs: OrdMap<SpecKey, SpecRow>,
     pub(crate) service_names: OrdMap<String, ServiceId>,
     pub(crate) network_names: OrdMap<String, NetworkId>,
@@ -46,6 +47,7 @@ pub struct State {
     pub(crate) ports: OrdMap<(Protocol, u16), ServiceId>,
     pub(crate) by_slot: OrdSet<(ServiceId, u64, TaskId)>,
     pub(crate) by_node: OrdSet<(NodeId, TaskId)>,
+    pub(crate) attached: OrdSet<(NodeId, AttachmentId)>,
 }
 
 impl State {
@@ -160,6 +162,19 @@ impl State {
         self.by_node.range(range).filter_map(|(_, id)| self.task(*id))
     }
 
+    pub fn attachment(&self, id: AttachmentId) -> Option<&Arc<Attachment>> {
+        self.attachments.get(&id).map(|r| &r.object)
+    }
+
+    pub fn attachments(&self) -> impl Iterator<Item = &Arc<Attachment>> {
+        self.attachments.values().map(|r| &r.object)
+    }
+
+    pub fn attachments_on_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Attachment>> {
+        let range = (node, AttachmentId::from_u128(0))..=(node, AttachmentId::from_u128(u128::MAX));
+        self.attached.range(range).filter_map(|(_, id)| self.attachment(*id))
+    }
+
     pub fn object(&self, key: Key) -> Option<Object> {
         match key {
             Key::Cluster => self.cluster().cloned().map(Object::Cluster),
@@ -167,6 +182,7 @@ impl State {
             Key::Service(id) => self.service(id).cloned().map(Object::Service),
             Key::Network(id) => self.network(id).cloned().map(Object::Network),
             Key::Task(id) => self.task(id).cloned().map(Object::Task),
+            Key::Attachment(id) => self.attachment(id).cloned().map(Object::Attachment),
         }
     }
 
@@ -207,6 +223,11 @@ impl State {
                 self.networks.insert(row.object.id, row);
             }
             Object::Task(o) => self.insert_task(o),
+            Object::Attachment(o) => {
+                self.attached.insert((o.node, o.id));
+                let row = self.row(key, o);
+                self.attachments.insert(row.object.id, row);
+            }
         }
     }
 
@@ -294,6 +315,11 @@ impl State {
                 self.hash.sub(row.digest);
                 self.unindex_task(&row.object);
                 Object::Task(row.object)
+            }),
+            Key::Attachment(id) => self.attachments.remove(&id).map(|row| {
+                self.hash.sub(row.digest);
+                self.attached.remove(&(row.object.node, id));
+                Object::Attachment(row.object)
             }),
         }
     }

@@ -1,8 +1,8 @@
 //! What one node must run and know: the whole set, or the difference to the generation it has.
 
 use crate::{
-    NetworkId, NodeId, ServiceId, TaskId,
-    cluster::{AllocatedPort, Task, TaskStatus},
+    AttachmentId, NetworkId, NodeId, ServiceId, TaskId,
+    cluster::{AllocatedPort, Attachment, Task, TaskStatus},
     net::{Mac, Subnet},
     spec::EndpointMode,
 };
@@ -29,6 +29,7 @@ pub enum AssignmentKey {
     /// One endpoint elsewhere: a task's address on one network.
     Endpoint(NetworkId, Ipv4Addr),
     Task(TaskId),
+    Attachment(AttachmentId),
 }
 
 /// One thing a node must know.
@@ -40,6 +41,8 @@ pub enum Assignment {
     Endpoint(EndpointAssignment),
     /// A task of this node. Its spec's networks are ids.
     Task(Arc<Task>),
+    /// A place of a container of this node, given or refused.
+    Attachment(Arc<Attachment>),
 }
 
 /// A member of the cluster, this node included: calls are passed on to it, its tunnel is let in.
@@ -82,14 +85,17 @@ pub struct ServiceAssignment {
     pub ingress_network: Option<NetworkId>,
 }
 
-/// A task's address on another node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The address of a task or of a container of no service on another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointAssignment {
     pub network: NetworkId,
     pub ip: Ipv4Addr,
     pub mac: Mac,
     pub node: NodeId,
     pub vtep: Ipv4Addr,
+    /// What a container of no service is called on the network. Tasks are found by their services' names.
+    #[serde(default)]
+    pub names: Vec<String>,
 }
 
 /// What a leader sends down a session.
@@ -116,6 +122,7 @@ impl Assignment {
             Self::Service(s) => AssignmentKey::Service(s.id),
             Self::Endpoint(e) => AssignmentKey::Endpoint(e.network, e.ip),
             Self::Task(t) => AssignmentKey::Task(t.id),
+            Self::Attachment(a) => AssignmentKey::Attachment(a.id),
         }
     }
 }

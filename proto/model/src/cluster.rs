@@ -1,7 +1,7 @@
 //! The objects of the cluster: what the controller stores, what every manager agrees on.
 
 use crate::{
-    ClusterId, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
+    AttachmentId, ClusterId, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
     net::{Mac, Protocol, Subnet},
     spec::{Labels, NetworkSpec, NodeSpec, PublishMode, Role, ServiceSpec, TaskSpec},
 };
@@ -308,4 +308,51 @@ pub struct Network {
     pub gateway: Ipv4Addr,
     /// The network that published ports of services without a network of their own lead through.
     pub ingress: bool,
+}
+
+/// What a host asks for a container of no service: a place on a network that spans hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachRequest {
+    /// Drawn by the host. Asking again with the same one changes the names and nothing else.
+    pub id: AttachmentId,
+    /// Name, id or an unambiguous beginning of one.
+    pub network: String,
+    /// The container's id.
+    pub container: String,
+    /// What it is called on the network.
+    pub names: Vec<String>,
+    /// `None`: any.
+    pub ip: Option<Ipv4Addr>,
+    pub mac: Option<Mac>,
+}
+
+/// A place on a network that spans hosts, given to a container of no service for as long as its host wants it.
+///
+/// Made without an address by the host's request; the planner gives one or says why not. Deleted when the host gives it
+/// back, or with the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    pub id: AttachmentId,
+    pub meta: Meta,
+    pub network: NetworkId,
+    pub node: NodeId,
+    pub container: String,
+    pub names: Vec<String>,
+    pub wanted_ip: Option<Ipv4Addr>,
+    pub wanted_mac: Option<Mac>,
+    /// `None`: not given yet, or refused.
+    pub ip: Option<Ipv4Addr>,
+    /// Why there is no address; empty: there is, or will be.
+    pub refusal: String,
+}
+
+impl Attachment {
+    pub fn mac(&self) -> Option<Mac> {
+        self.wanted_mac.or(self.ip.map(Mac::of))
+    }
+
+    /// Waits for the planner.
+    pub fn is_pending(&self) -> bool {
+        self.ip.is_none() && self.refusal.is_empty()
+    }
 }

@@ -122,6 +122,8 @@ kinds! {
     TaskKind, TaskId, "task";
     /// One cluster network.
     NetworkKind, NetworkId, "network";
+    /// One container's place on a cluster network; drawn by its host.
+    AttachmentKind, AttachmentId, "attachment";
     /// One secret.
     SecretKind, SecretId, "secret";
     /// One config.

@@ -71,6 +71,9 @@ impl Actor {
                     Phase::Exited
                 };
                 (state.exit_code, state.error) = (failure.exit_code, failure.error.message.clone());
+                if state.phase != Phase::Restarting {
+                    self.shared.release_attachments(&mut self.record);
+                }
                 let _ = self.persist(Durability::Process).await; // The start's own error is what the user must see.
                 self.publish();
                 Err(failure.error)
@@ -157,6 +160,7 @@ impl Actor {
         self.restart_at = None;
         self.record.state.phase = Phase::Exited;
         self.record.state.stopped_by_user = true;
+        self.shared.release_attachments(&mut self.record);
         self.persist(Durability::Power).await?;
         self.exits += 1;
         self.publish();
@@ -228,6 +232,7 @@ impl Actor {
         self.shared.container_event(&self.record, "rename", &[("oldName", &format!("/{old}"))]);
         if self.record.state.is_running() {
             self.shared.sync_network(&self.record).await?;
+            self.shared.hold_attachments(&self.record);
         }
         Ok(())
     }

@@ -6,64 +6,78 @@ use crate::{
     net::NetworkRecord,
     record::{Durability, Place},
 };
-use muster_calls::{Error, Result};
+use muster_calls::{Error, Kind, Result};
 use muster_model::{engine::EndpointSettings, net::Mac};
 
 impl Shared {
-    /// A place on a network as settings ask for it.
+    /// A place on a network as settings ask for it. A network that is not of this host may be one of the cluster's: that is
+    /// found out when the container starts, as in Docker.
     ///
     /// # Errors
-    /// `Invalid` and `Unimplemented` naming the field.
-    pub(crate) fn place(&self, network: &NetworkRecord, settings: EndpointSettings) -> Result<Place> {
+    /// `NotFound`; `Invalid` and `Unimplemented` naming the field.
+    pub(crate) fn place_on(&self, name: &str, settings: EndpointSettings) -> Result<Place> {
+        match self.networks.find(name) {
+            Ok(network) => self.place(&network, settings),
+            Err(e) if e.kind == Kind::NotFound && self.config.spanning.is_member() => {
+                Ok(Place { network: name.to_owned(), spanning: true, ..asked_for(settings)? })
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn place(&self, network: &NetworkRecord, settings: EndpointSettings) -> Result<Place> {
         if network.driver != "bridge" {
             return Err(Error::invalid(format!(
                 "container cannot be connected to network {}: only its network mode can",
                 network.name
             )));
         }
-        let ipam = settings.ipam_config.unwrap_or_default();
-        if !ipam.ipv6_address.is_empty() || !ipam.link_local_ips.is_empty() {
-            return Err(Error::unimplemented("IPv6 and link-local addresses of endpoints (IPAMConfig)"));
-        }
-        if !settings.links.is_empty() {
-            return Err(Error::unimplemented("Links (--link)"));
-        }
-        let wanted_ip = match ipam.ipv4_address.as_str() {
-            "" => None,
-            text => Some(text.parse().map_err(|_| Error::invalid(format!("invalid IPv4 address: {text}")))?),
-        };
-        if wanted_ip.is_some() && network.is_predefined() {
+        let place = asked_for(settings)?;
+        if place.wanted_ip.is_some() && network.is_predefined() {
             return Err(Error::invalid(
                 "invalid config for network bridge: user specified IP address is supported on user defined networks only",
             ));
         }
-        if wanted_ip.is_some() && !network.subnet_given {
+        if place.wanted_ip.is_some() && !network.subnet_given {
             return Err(Error::invalid(format!(
                 "invalid config for network {}: invalid endpoint settings:\nuser specified IP address is supported only when connecting to networks with user configured subnets",
                 network.name
             )));
         }
-        if !settings.aliases.is_empty() && network.is_predefined() {
+        if !place.aliases.is_empty() && network.is_predefined() {
             return Err(Error::invalid(
                 "invalid config for network bridge: invalid endpoint settings:\nnetwork-scoped alias is supported only for containers in user defined networks",
             ));
         }
-        let wanted_mac = match settings.mac_address.as_str() {
-            "" => None,
-            text => Some(parse_mac(text).ok_or_else(|| Error::invalid(format!("invalid MAC address: {text}")))?),
-        };
-        Ok(Place {
-            network: network.name.clone(),
-            network_id: network.id.clone(),
-            wanted_ip,
-            wanted_mac,
-            aliases: settings.aliases,
-            driver_opts: settings.driver_opts,
-            gw_priority: settings.gw_priority,
-            cluster: None,
-            got: None,
-        })
+        Ok(Place { network: network.name.clone(), network_id: network.id.clone(), ..place })
     }
+}
+
+/// What settings say of a place, whatever network it is on.
+fn asked_for(settings: EndpointSettings) -> Result<Place> {
+    let ipam = settings.ipam_config.unwrap_or_default();
+    if !ipam.ipv6_address.is_empty() || !ipam.link_local_ips.is_empty() {
+        return Err(Error::unimplemented("IPv6 and link-local addresses of endpoints (IPAMConfig)"));
+    }
+    if !settings.links.is_empty() {
+        return Err(Error::unimplemented("Links (--link)"));
+    }
+    let wanted_ip = match ipam.ipv4_address.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| Error::invalid(format!("invalid IPv4 address: {text}")))?),
+    };
+    let wanted_mac = match settings.mac_address.as_str() {
+        "" => None,
+        text => Some(parse_mac(text).ok_or_else(|| Error::invalid(format!("invalid MAC address: {text}")))?),
+    };
+    Ok(Place {
+        wanted_ip,
+        wanted_mac,
+        aliases: settings.aliases,
+        driver_opts: settings.driver_opts,
+        gw_priority: settings.gw_priority,
+        ..Place::default()
+    })
 }
 
 /// Six pairs of hexadecimal digits between colons; no group address.
@@ -91,10 +105,7 @@ impl Actor {
                 "container cannot be connected to multiple networks with one of the networks in private (none) mode",
             ));
         }
-        if self.record.place(&place.network).is_some() {
-            let (name, network) = (&self.record.name, &place.network);
-            return Err(Error::forbidden(format!("endpoint with name {name} already exists in network {network}")));
-        }
+        self.not_on(&place)?;
         if !self.record.state.is_running() {
             self.record.places.push(place);
             self.persist(Durability::Power).await?;
@@ -104,17 +115,37 @@ impl Actor {
         let taken: Vec<&str> =
             self.record.places.iter().filter_map(|p| p.got.as_ref()).map(|g| g.ifname.as_str()).collect();
         let index = (0..).find(|n| !taken.contains(&format!("eth{n}").as_str())).unwrap_or(0);
-        place.got = Some(self.shared.take_place(&self.record.id, &mut place, index)?);
+        place.got = Some(self.shared.take_place(&self.record, &mut place, index).await?);
+        // One that was named by its id has its name now.
+        if let Err(e) = self.not_on(&place) {
+            self.shared.release_place(&self.record.id, &place);
+            self.shared.release_attachment(&mut place);
+            return Err(e);
+        }
         self.record.places.push(place.clone());
         let connected = self.apply_places().await;
         if connected.is_err() {
             self.record.places.pop();
             self.shared.release_place(&self.record.id, &place);
+            self.shared.release_attachment(&mut place);
             let _ = self.shared.sync_network(&self.record).await; // Back to what it was; the first error is the user's.
             return connected;
         }
         self.shared.announce_network(&self.record, &place, "connect");
         Ok(())
+    }
+
+    fn not_on(&self, place: &Place) -> Result<()> {
+        let same = |p: &&Place| {
+            p.network == place.network || (!place.network_id.is_empty() && p.network_id == place.network_id)
+        };
+        match self.record.places.iter().find(same) {
+            Some(there) => Err(Error::forbidden(format!(
+                "endpoint with name {} already exists in network {}",
+                self.record.name, there.network
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Leaves a network; live when it runs.
@@ -125,7 +156,7 @@ impl Actor {
                 self.record.id
             )));
         };
-        let place = self.record.places.remove(at);
+        let mut place = self.record.places.remove(at);
         let applied = if self.record.state.is_running() {
             self.apply_places().await
         } else {
@@ -136,6 +167,7 @@ impl Actor {
             return Err(e);
         }
         self.shared.release_place(&self.record.id, &place);
+        self.shared.release_attachment(&mut place);
         self.publish();
         if place.got.is_some() {
             self.shared.announce_network(&self.record, &place, "disconnect");

@@ -69,19 +69,23 @@ impl LocalEngine {
 
 fn place_of(spec: EndpointSpec) -> Place {
     Place {
+        cluster: Some(cluster_place(&spec)),
         network: spec.network_name,
         network_id: spec.network_id,
         wanted_ip: Some(spec.ip),
         wanted_mac: Some(spec.mac),
         aliases: spec.aliases,
-        cluster: Some(ClusterPlace {
-            scope: spec.scope,
-            subnet: spec.subnet,
-            gateway: spec.gateway,
-            internal: spec.internal,
-            mtu: spec.mtu,
-        }),
         ..Place::default()
+    }
+}
+
+pub(crate) fn cluster_place(spec: &EndpointSpec) -> ClusterPlace {
+    ClusterPlace {
+        scope: spec.scope,
+        subnet: spec.subnet,
+        gateway: spec.gateway,
+        internal: spec.internal,
+        mtu: spec.mtu,
     }
 }
 
@@ -219,22 +223,20 @@ impl Shared {
                 None => Ok(Vec::new()),
             };
         }
-        let network = self.networks.find(&mode)?;
         // Documents show the name the user gave; records go by the network's own.
-        let settings = ["default", &mode, &network.name, &network.id]
-            .iter()
-            .find_map(|key| endpoints.remove(*key))
-            .flatten()
-            .unwrap_or_default();
-        let mut settings = settings;
+        let (own, id) = match self.networks.find(&mode) {
+            Ok(network) => (network.name.clone(), network.id.clone()),
+            Err(_) => (mode.clone(), mode.clone()),
+        };
+        let settings = ["default", &mode, &own, &id].iter().find_map(|key| endpoints.remove(*key)).flatten();
+        let mut settings = settings.unwrap_or_default();
         if settings.mac_address.is_empty() {
             mac.clone_into(&mut settings.mac_address);
         }
-        let mut places = vec![self.place(&network, settings)?];
-        host.network_mode.clone_from(&network.name);
+        let mut places = vec![self.place_on(&mode, settings)?];
+        host.network_mode = own;
         for (name, settings) in endpoints {
-            let network = self.networks.find(&name)?;
-            places.push(self.place(&network, settings.unwrap_or_default())?);
+            places.push(self.place_on(&name, settings.unwrap_or_default())?);
         }
         Ok(places)
     }

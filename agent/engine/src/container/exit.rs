@@ -44,6 +44,9 @@ impl Actor {
         if !removal && !again {
             self.plan_restart(status.code, ran);
         }
+        if !again && self.record.state.phase != Phase::Restarting {
+            self.shared.release_attachments(&mut self.record);
+        }
         // A removal writes the record anyway.
         if !removal && let Err(e) = self.persist(Durability::Process).await {
             // The shim's exit record stays: the next start of the daemon reads it.
@@ -169,6 +172,7 @@ impl Actor {
     /// leaves a record that says what is left to do.
     pub(super) async fn remove_now(&mut self, options: RemoveContainer, durability: Durability) -> Result<()> {
         self.restart_at = None;
+        self.shared.release_attachments(&mut self.record);
         let before = std::mem::replace(&mut self.record.state.phase, Phase::Removing);
         let removed = self.remove_parts(options, durability).await;
         if let Err(e) = removed {

@@ -32,7 +32,7 @@ mod wait;
 pub(crate) use actor::{Command, RootLease, spawn};
 pub(crate) use attach::pump;
 pub use create::EndpointSpec;
-pub(crate) use create::{image_config, no_such_image};
+pub(crate) use create::{cluster_place, image_config, no_such_image};
 pub(crate) use handle::{Containers, Handle};
 pub(crate) use prune::{labels_pass, until};
 pub(crate) use restart::at_daemon_start;

@@ -46,7 +46,7 @@ pub(super) async fn bring_up(
 
 async fn try_up(shared: &Shared, record: &mut Record, waiting: &mut Vec<Waiting>) -> Result<(), Failure> {
     let joined = Joined::find(shared, record)?;
-    shared.take_places(record)?;
+    shared.take_places(record).await?;
     record.state.phase = Phase::Starting;
     let (root, netns) = tokio::join!(shared.roots.mount(&record.id), make_netns(shared, record));
     let (root, ()) = (root?, netns?);

@@ -112,8 +112,7 @@ impl Shared {
     }
 
     pub(crate) async fn network_connect(&self, name: &str, connect: NetworkConnect) -> Result<()> {
-        let network = self.networks.find(name)?;
-        let place = self.place(&network, connect.endpoint_config.unwrap_or_default())?;
+        let place = self.place_on(name, connect.endpoint_config.unwrap_or_default())?;
         let handle = self.find(&connect.container)?;
         handle.ask(|reply| Command::Connect { place: Box::new(place), reply }).await
     }

@@ -2,6 +2,7 @@
 //!
 //! Read [`Network`] and [`Sandbox`] first: they are what a data plane implements and is told.
 
+mod attach;
 mod create;
 mod document;
 mod ipam;
@@ -11,9 +12,12 @@ mod plug;
 mod ports;
 mod publish;
 mod sandbox;
+mod spanning;
 
 pub use ipam::default_pools;
 pub use plug::{Dns, Endpoint, Network, NetworkError, NoNetwork, Published, Sandbox};
+
+pub use spanning::{NoSpanning, Spanning};
 
 pub(crate) use networks::{NetworkRecord, Networks};
 pub(crate) use ports::Ports;

@@ -19,7 +19,7 @@ use std::net::Ipv4Addr;
 
 /// Whether containers on this network are found by name: on every one but the default bridge, as in Docker.
 pub(crate) fn gives_names(place: &Place) -> bool {
-    place.cluster.is_some() || place.network != "bridge"
+    place.spanning || place.cluster.is_some() || place.network != "bridge"
 }
 
 impl Shared {
@@ -28,8 +28,8 @@ impl Shared {
     ///
     /// # Errors
     /// `NotFound` for a network that is gone, Docker's words for taken addresses and ports.
-    pub fn take_places(&self, record: &mut Record) -> Result<()> {
-        let taken = self.try_take(record);
+    pub async fn take_places(&self, record: &mut Record) -> Result<()> {
+        let taken = self.try_take(record).await;
         if taken.is_err() {
             self.release_places(record);
             record.ports.clear();
@@ -38,19 +38,26 @@ impl Shared {
         taken
     }
 
-    fn try_take(&self, record: &mut Record) -> Result<()> {
+    async fn try_take(&self, record: &mut Record) -> Result<()> {
         for n in 0..record.places.len() {
-            record.places[n].got = None;
-            let got = self.take_place(&record.id, &mut record.places[n], n)?;
-            record.places[n].got = Some(got);
+            let mut place = Place { got: None, ..record.places[n].clone() };
+            place.got = Some(self.take_place(record, &mut place, n).await?);
+            record.places[n] = place;
         }
         self.take_ports(record)
     }
 
     /// Takes an address on one network.
-    pub(crate) fn take_place(&self, container: &str, place: &mut Place, index: usize) -> Result<Got> {
-        let endpoint_id = names::new_id();
+    pub(crate) async fn take_place(&self, record: &Record, place: &mut Place, index: usize) -> Result<Got> {
         let ifname = format!("eth{index}");
+        if self.is_spanning(place) {
+            return self.take_spanning(record, place, ifname).await;
+        }
+        self.take_local(&record.id, place, ifname)
+    }
+
+    fn take_local(&self, container: &str, place: &mut Place, ifname: String) -> Result<Got> {
+        let endpoint_id = names::new_id();
         if let Some(cluster) = &place.cluster {
             let ip = place
                 .wanted_ip
@@ -85,6 +92,7 @@ impl Shared {
             inner.users.entry(place.network_id.clone()).or_default().insert(record.id.clone());
         }
         drop(inner);
+        self.hold_attachments(record);
         for port in &record.ports {
             if let Err(e) = self.ports.take(&record.id, port.protocol, port.host_ip, port.host_port..=port.host_port) {
                 tracing::warn!(container.id = %record.id, error = %e, "a published port is held by somebody else now");

@@ -4,7 +4,7 @@
 
 use super::{Durability, FILE, durable};
 use muster_model::{
-    Timestamp,
+    AttachmentId, Timestamp,
     engine::{ContainerConfig, HostConfig},
     net::{Mac, Protocol, Scope, Subnet},
 };
@@ -145,6 +145,10 @@ pub(crate) struct Place {
     pub gw_priority: i64,
     /// On a network that spans hosts: whose addresses the cluster gave out.
     pub cluster: Option<ClusterPlace>,
+    /// The cluster is asked for an address at each start: a container of no service on a network of the cluster.
+    pub spanning: bool,
+    /// What the cluster knows that place by, while the container holds it.
+    pub attachment: Option<AttachmentId>,
     /// While it runs.
     pub got: Option<Got>,
 }
@@ -219,11 +223,6 @@ impl Record {
             return Err(ReadError::Newer { path, found: record.version });
         }
         Ok(Some(record))
-    }
-
-    /// The place that addresses of containers are shown of first: on the default bridge, else none.
-    pub fn place(&self, network: &str) -> Option<&Place> {
-        self.places.iter().find(|p| p.network == network)
     }
 }
 
