@@ -226,10 +226,7 @@ mod tests {
         acts(|out| a.assigned(&AssignmentSet::default(), true, out));
         acts(|out| a.want(request(&["web"]), out));
         let denied = acts(|out| a.assigned(&set(None, "Address already in use"), false, out));
-        assert_eq!(
-            denied,
-            [Act::Denied { id: ID, why: "Address already in use".into() }, Act::GiveBack(vec![ID])]
-        );
+        assert_eq!(denied, [Act::Denied { id: ID, why: "Address already in use".into() }, Act::GiveBack(vec![ID])]);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use muster_calls::{Cluster, Error, Kind, ListContainers};
 use muster_model::{
     cluster::Network,
     engine::{
-        ContainerSummary, Filters, Ipam, IpamConfig, NetworkConnect, NetworkContainer, NetworkCreate, NetworkDisconnect, NetworkResource, PruneReport,
-        Strings,
+        ContainerSummary, Filters, Ipam, IpamConfig, NetworkConnect, NetworkContainer, NetworkCreate,
+        NetworkDisconnect, NetworkResource, PruneReport, Strings,
     },
     spec::{Invalid, NetworkSpec},
 };

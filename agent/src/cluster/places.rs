@@ -181,9 +181,7 @@ impl Spanning for Places {
             rx.await
         };
         match timeout(PATIENCE, wait).await {
-            Ok(Ok(Err(e))) if e.kind == Kind::NotFound => {
-                Err(Error::not_found(format!("network {network} not found")))
-            }
+            Ok(Ok(Err(e))) if e.kind == Kind::NotFound => Err(Error::not_found(format!("network {network} not found"))),
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Error::unavailable(format!("network {network}: this host has left its cluster"))),
             Err(_) => {

@@ -11,7 +11,8 @@ use crate::{
 use muster_model::{
     AttachmentId, NodeId, ServiceId, Timestamp,
     cluster::{
-        AttachRequest, Attachment, Cluster, ClusterSpec, Endpoint, Meta, Network, Node, NodeState, NodeStatus, Service, UpdateState, UpdateStatus, Version,
+        AttachRequest, Attachment, Cluster, ClusterSpec, Endpoint, Meta, Network, Node, NodeState, NodeStatus, Service,
+        UpdateState, UpdateStatus, Version,
     },
     spec::{Attribute, Invalid, NetworkSpec, NodeSpec, PublishMode, Role, ServiceSpec},
 };
@@ -458,7 +459,11 @@ fn places_of(state: &State, node: NodeId) -> impl Iterator<Item = Change> {
 fn attach(state: &State, node: NodeId, r: &AttachRequest) -> Result<Decision, CallError> {
     node_by_id(state, node)?;
     if r.names.len() > MOST_NAMES || r.names.iter().any(|n| n.is_empty() || n.len() > LONGEST_NAME) {
-        return Err(Invalid::new("Aliases", format!("expected at most {MOST_NAMES} names of 1 to {LONGEST_NAME} bytes")).into());
+        return Err(Invalid::new(
+            "Aliases",
+            format!("expected at most {MOST_NAMES} names of 1 to {LONGEST_NAME} bytes"),
+        )
+        .into());
     }
     if let Some(old) = state.attachment(r.id) {
         return renamed(old, node, r);

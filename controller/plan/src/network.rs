@@ -52,7 +52,12 @@ pub fn new_network(state: &State, spec: NetworkSpec, id: NetworkId) -> Result<Ne
 ///
 /// # Errors
 /// [`NetworkError::PoolExhausted`]: no room beside the routes.
-pub fn first_ingress(id: NetworkId, pool: Subnet, prefix: u8, routes_of_node: &[Subnet]) -> Result<Network, NetworkError> {
+pub fn first_ingress(
+    id: NetworkId,
+    pool: Subnet,
+    prefix: u8,
+    routes_of_node: &[Subnet],
+) -> Result<Network, NetworkError> {
     let blocked: Vec<Subnet> = routes(routes_of_node).collect();
     let subnet = pick_subnet(pool, prefix, &blocked).ok_or(NetworkError::PoolExhausted { pool, prefix })?;
     let spec = NetworkSpec { name: INGRESS.into(), ..NetworkSpec::default() };

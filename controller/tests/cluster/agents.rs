@@ -56,6 +56,7 @@ impl Agent {
                 }
                 v1::manager_message::Of::Managers(m) => (self.role, self.managers) = (m.role, m.managers.len()),
                 v1::manager_message::Of::ReportsTaken(taken) => self.taken = taken.sequence,
+                v1::manager_message::Of::Refused(r) => panic!("nobody asked for a place: {}", r.message),
                 v1::manager_message::Of::Welcome(_) => panic!("a second welcome"),
             }
         }

@@ -16,5 +16,7 @@ pub mod spec;
 pub mod time;
 pub mod view;
 
-pub use id::{AttachmentId, ClusterId, ConfigId, ContainerId, Id, IdParseError, NetworkId, NodeId, SecretId, ServiceId, TaskId};
+pub use id::{
+    AttachmentId, ClusterId, ConfigId, ContainerId, Id, IdParseError, NetworkId, NodeId, SecretId, ServiceId, TaskId,
+};
 pub use time::Timestamp;
