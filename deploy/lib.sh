@@ -128,9 +128,12 @@ blob_put() {
   echo "$digest"
 }
 
-# image_put REPOSITORY TAG: a small real OCI image in the registry: Debian's busybox-static and a page that says who answers
-# and whom it sees
+# image_put REPOSITORY TAG [CONFIG]: a small real OCI image in the registry: Debian's busybox-static and a page that says who
+# answers and whom it sees. CONFIG: what a container of it runs (the OCI "config" object); by default it serves that page.
+# What is in the folder $W/extra goes in as well.
 image_put() {
+  local run='{"Env":["PATH=/bin"],"Cmd":["httpd","-f","-p","0.0.0.0:80","-h","/www"],"ExposedPorts":{"80/tcp":{}}}'
+  run=${3:-$run}
   local r=$W/image/root size_config size_layer layer config manifest diff a
   rm -rf "$W/image"; mkdir -p "$r"/{bin,etc,tmp,www/cgi-bin,proc,sys,dev,root,var}
   cp /bin/busybox "$r/bin/busybox"
@@ -140,12 +143,13 @@ image_put() {
   chmod 1777 "$r/tmp"
   printf '#!/bin/sh\necho "Content-Type: text/plain"\necho\necho "$(hostname) saw $REMOTE_ADDR"\n' >"$r/www/cgi-bin/who"
   chmod 755 "$r/www/cgi-bin/who"
+  [ ! -d "$W/extra" ] || cp -a "$W/extra/." "$r/"
   tar -C "$r" --numeric-owner --owner=0 --group=0 --sort=name --mtime=@0 -cf "$W/image/layer.tar" .
   diff=sha256:$(sha256sum "$W/image/layer.tar" | cut -d' ' -f1)
   gzip -n -f "$W/image/layer.tar"
   local arch; case $(uname -m) in x86_64) arch=amd64 ;; aarch64) arch=arm64 ;; *) arch=$(uname -m) ;; esac
-  printf '{"architecture":"%s","os":"linux","config":{"Env":["PATH=/bin"],"Cmd":["httpd","-f","-p","0.0.0.0:80","-h","/www"],"ExposedPorts":{"80/tcp":{}}},"rootfs":{"type":"layers","diff_ids":["%s"]},"history":[{"created":"1970-01-01T00:00:00Z","created_by":"busybox-static"}]}' \
-    "$arch" "$diff" >"$W/image/config.json"
+  printf '{"architecture":"%s","os":"linux","config":%s,"rootfs":{"type":"layers","diff_ids":["%s"]},"history":[{"created":"1970-01-01T00:00:00Z","created_by":"busybox-static"}]}' \
+    "$arch" "$run" "$diff" >"$W/image/config.json"
   layer=$(blob_put "$1" "$W/image/layer.tar.gz") && config=$(blob_put "$1" "$W/image/config.json") || die "the image could not be put into the registry"
   size_layer=$(stat -c %s "$W/image/layer.tar.gz"); size_config=$(stat -c %s "$W/image/config.json")
   printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"%s","size":%s},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"%s","size":%s}]}' \

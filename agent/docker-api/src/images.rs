@@ -141,7 +141,12 @@ pub(crate) async fn load(call: Call) -> Outcome {
     refuse_platform(&call, "load")?;
     let quiet = call.query.flag_or("quiet", true);
     let engine = Arc::clone(&call.api.engine);
-    Ok(reply::progress(engine.image_load(call.into_bytes(), quiet).await?))
+    match engine.image_load(call.into_bytes(), quiet).await {
+        Ok(lines) => Ok(reply::progress(lines)),
+        // As dockerd: what is wrong with the archive is told in the stream.
+        Err(e) if matches!(e.kind, Kind::Unimplemented | Kind::Unavailable) => Err(e.into()),
+        Err(e) => Ok(reply::lines(futures_util::stream::once(async { Ok(ProgressLine::error(e.message)) }))),
+    }
 }
 
 pub(crate) async fn commit(mut call: Call) -> Outcome {

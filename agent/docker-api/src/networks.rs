@@ -82,17 +82,17 @@ fn show(network: &Network) -> NetworkResource {
     }
 }
 
-/// The engine's own come first; `scope=swarm` asks for the cluster's alone.
+/// The engine's own come first; `scope=swarm` asks for the cluster's alone. Other scopes than those two have no network.
 pub(crate) async fn inspect(call: Call) -> Outcome {
     let scope = call.query.get("scope");
     let missing = match scope {
-        "swarm" => Error::not_found(format!("network {} not found", call.name)),
-        _ => match call.api.engine.network_inspect(&call.name).await {
+        "" | "local" => match call.api.engine.network_inspect(&call.name).await {
             Ok(network) => return Ok(reply::ok(&network)),
             Err(e) => e,
         },
+        _ => Error::not_found(format!("network {} not found", call.name)),
     };
-    if missing.kind != Kind::NotFound || scope == "local" {
+    if missing.kind != Kind::NotFound || !matches!(scope, "" | "swarm") {
         return Err(missing.into());
     }
     let Some(cluster) = cluster_of(&call).await else { return Err(missing.into()) };

@@ -8,22 +8,33 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 #[derive(Clone)]
-pub struct LedgerFile(PathBuf);
+pub struct LedgerFile {
+    path: PathBuf,
+    /// Whether it may be written; held while it is.
+    open: Arc<Mutex<bool>>,
+}
 
 impl LedgerFile {
     pub fn new(dir: &Path) -> Self {
-        Self(dir.join("ledger"))
+        Self { path: dir.join("ledger"), open: Arc::new(Mutex::new(true)) }
+    }
+
+    /// Waits for a write that is going on, and refuses later ones: the folder can be removed then. Blocks for as long as a
+    /// small file takes to be synced.
+    pub fn close(&self) {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = false;
     }
 
     /// An empty one where there is none, and where it cannot be read: what runs is found through the engine, and the
     /// leader sends the whole set.
     pub fn load(&self) -> Ledger {
-        match fs::read(&self.0) {
+        match fs::read(&self.path) {
             Ok(bytes) => rmp_serde::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::error!(%error, file = %self.0.display(), "the agent's ledger cannot be read; it starts with an empty one");
+                tracing::error!(%error, file = %self.path.display(), "the agent's ledger cannot be read; it starts with an empty one");
                 Ledger::default()
             }),
             Err(_) => Ledger::default(),
@@ -31,16 +42,20 @@ impl LedgerFile {
     }
 
     /// # Errors
-    /// When the disk does not take it; the old one stands.
+    /// When the disk does not take it; the old one stands. A closed one takes nothing, which is no error.
     pub fn save(&self, ledger: &Ledger) -> anyhow::Result<()> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*open {
+            return Ok(());
+        }
         let mut ledger = ledger.clone();
         forget_secrets(&mut ledger);
         let bytes = rmp_serde::to_vec_named(&ledger).context("encode the ledger")?;
-        let new = self.0.with_extension("new");
+        let new = self.path.with_extension("new");
         let mut file = fs::File::create(&new).with_context(|| format!("create {}", new.display()))?;
         file.write_all(&bytes).and_then(|()| file.sync_all()).with_context(|| format!("write {}", new.display()))?;
-        fs::rename(&new, &self.0).with_context(|| format!("rename {}", new.display()))?;
-        let dir = self.0.parent().context("the ledger has a folder")?;
+        fs::rename(&new, &self.path).with_context(|| format!("rename {}", new.display()))?;
+        let dir = self.path.parent().context("the ledger has a folder")?;
         fs::File::open(dir).and_then(|d| d.sync_all()).with_context(|| format!("sync {}", dir.display()))
     }
 }
@@ -48,7 +63,6 @@ impl LedgerFile {
 /// Registry credentials rest on managers only; a node that restarts gets them again with its set.
 fn forget_secrets(ledger: &mut Ledger) {
     use muster_model::assignment::Assignment;
-    use std::sync::Arc;
     let tasks = ledger.set.items.values_mut().filter_map(|a| match a {
         Assignment::Task(t) => Some(t),
         _ => None,
@@ -75,6 +89,9 @@ mod tests {
             ..Default::default()
         };
         file.save(&ledger).expect("saved");
+        assert_eq!(file.load(), ledger);
+        file.close();
+        file.save(&Ledger::default()).expect("taken and dropped");
         assert_eq!(file.load(), ledger);
         fs::write(dir.path().join("ledger"), b"\xc1garbage").expect("written");
         assert_eq!(file.load(), Ledger::default());

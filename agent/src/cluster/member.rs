@@ -62,6 +62,7 @@ pub struct Member {
     worker: Mutex<Option<JoinHandle<()>>>,
     runner: Runner,
     places: super::Places,
+    ledger: LedgerFile,
 }
 
 impl Member {
@@ -190,6 +191,7 @@ impl Member {
             worker: Mutex::new(None),
             runner: runner.clone(),
             places: host.places.clone(),
+            ledger: ledger.clone(),
         });
         let known = Arc::new(worker.assignments().clone());
         member.directory.update(&known);
@@ -303,6 +305,8 @@ impl Member {
         self.shutdown().await;
         self.places.none();
         self.remove_tasks().await;
+        // A write that was begun goes on after its task has ended.
+        self.ledger.close();
         self.identity.remove()
     }
 

@@ -20,7 +20,7 @@ pub(crate) async fn list(call: Call) -> Outcome {
     let mut services = cluster.service_list().await?;
     services.retain(|view| passes(&filters, view));
     let networks = networks_for(&*cluster, &services).await?;
-    let documents: Vec<_> = services.iter().map(|view| show::service(view, &networks, status)).collect();
+    let documents: Vec<_> = services.iter().map(|view| show::without_defaults(show::service(view, &networks, status))).collect();
     Ok(reply::ok(&documents))
 }
 
@@ -58,12 +58,13 @@ fn or_null(warnings: &[String]) -> serde_json::Value {
     if warnings.is_empty() { serde_json::Value::Null } else { json!(warnings) }
 }
 
-/// `insertDefaults` changes nothing: specs are stored with their defaults filled in.
 pub(crate) async fn inspect(call: Call) -> Outcome {
     let cluster = member_of(&call.api).await?;
     let view = cluster.service_inspect(&call.name).await?;
     let networks = networks_for(&*cluster, std::slice::from_ref(&view)).await?;
-    Ok(reply::ok(&show::service(&view, &networks, false)))
+    let document = show::service(&view, &networks, false);
+    let whole = call.query.flag("insertDefaults");
+    Ok(reply::ok(&if whole { document } else { show::without_defaults(document) }))
 }
 
 pub(crate) async fn update(mut call: Call) -> Outcome {

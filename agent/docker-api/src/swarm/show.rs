@@ -147,7 +147,7 @@ fn restart_policy(r: &RestartPolicy) -> RestartPolicyDoc {
         condition: word(r.condition),
         delay: Some(nanos(r.delay)),
         max_attempts: Some(r.max_attempts),
-        window: Some(nanos(r.window)).filter(|w| *w != 0),
+        window: Some(nanos(r.window)),
     }
 }
 
@@ -196,6 +196,18 @@ fn allocated_port(p: &AllocatedPort) -> PortDoc {
         publish_mode: word(p.mode),
         ..PortDoc::default()
     }
+}
+
+/// Leaves out what nobody asked for: specs are stored with their defaults filled in, and dockerd shows those only to who
+/// asks for them.
+pub(crate) fn without_defaults(mut doc: ServiceDoc) -> ServiceDoc {
+    let usual = update_config(&UpdateConfig::default());
+    for spec in [Some(&mut doc.spec), doc.previous_spec.as_mut()].into_iter().flatten() {
+        for config in [&mut spec.update_config, &mut spec.rollback_config] {
+            config.take_if(|c| *c == usual);
+        }
+    }
+    doc
 }
 
 /// `status`: the client asked how many tasks run.

@@ -52,9 +52,6 @@ impl Wanted {
                 _ => return Err(Error::invalid(format!("unknown log opt '{key}' for {} log driver", config.kind))),
             }
         }
-        if wanted.max_size.is_none() && wanted.max_file > 1 {
-            return Err(Error::invalid("max-file cannot be used without max-size"));
-        }
         Ok(wanted)
     }
 }
@@ -208,7 +205,6 @@ mod tests {
             ("json-file", "max-file", "0"),
             ("json-file", "bogus", "1"),
             ("syslog", "tag", "x"),
-            ("json-file", "max-file", "2"),
         ] {
             assert!(of(kind, &[(key, value)]).is_err(), "{kind} {key}={value}");
         }

@@ -43,7 +43,8 @@ impl Shared {
             let met = |view: &View| {
                 view.removed
                     || match condition {
-                        WaitCondition::NotRunning => !is_busy(view),
+                        // As dockerd: an end that a restart follows is an end.
+                        WaitCondition::NotRunning => !is_busy(view) || view.exits > seen,
                         WaitCondition::NextExit => view.exits > seen,
                         WaitCondition::Removed => false,
                     }

@@ -1,10 +1,14 @@
 //! `docker commit`, and the Dockerfile instructions that it and `docker import` take.
 
 use super::document::reference;
-use crate::{container::Command, engine::Shared, error};
+use crate::{
+    container::{Command, Handle},
+    engine::Shared,
+    error,
+};
 use muster_calls::{Commit, Error, Result};
 use muster_model::engine::{Args, ContainerConfig};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// A configuration of the documents as the image room takes it. Both are Docker's JSON.
 ///
@@ -38,13 +42,11 @@ impl Shared {
                 .collect::<Vec<_>>()
                 .join(" "),
         };
-        let paused = commit.pause && record.state.is_running() && !record.state.paused;
-        if paused {
-            handle.ask(Command::Pause).await?;
-        }
+        let paused = commit.pause && record.state.is_running() && !record.state.paused && pause(&handle).await?;
         let image = self.config.images.commit(&record.id, made).await.map_err(error::image);
-        if paused {
-            handle.ask(Command::Unpause).await?;
+        if paused && let Err(error) = handle.ask(Command::Unpause).await {
+            // It was killed meanwhile; the image is made all the same.
+            tracing::debug!(container.id = %record.id, %error, "a container that was paused for a commit does not go on");
         }
         let id = image?.id.to_string();
         let name = target.map(|t| t.familiar()).unwrap_or_default();
@@ -53,6 +55,20 @@ impl Shared {
         }
         self.container_event(&record, "commit", &[("comment", &commit.comment), ("imageID", &id), ("imageRef", &name)]);
         Ok(id)
+    }
+}
+
+/// How long a container that could not be paused may take to turn out to have ended.
+const ENDED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Pauses it; `false` when it has ended by itself meanwhile: then nothing writes to it any more.
+async fn pause(handle: &Handle) -> Result<bool> {
+    let mut watch = handle.watch();
+    let Err(refused) = handle.ask(Command::Pause).await else { return Ok(true) };
+    let ended = watch.wait_for(|view| view.removed || !view.record.state.is_running());
+    match tokio::time::timeout(ENDED_WITHIN, ended).await {
+        Ok(_) => Ok(false),
+        Err(_) => Err(refused),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Making a network: what may be asked for, checked field by field.
 
 use super::networks::{BINDING_OPTION, MTU_OPTION, NetworkRecord, Networks, PREDEFINED};
-use crate::{error, names};
+use crate::error;
 use muster_calls::{Error, Result};
 use muster_model::{
     engine::{Ipam, IpamConfig, NetworkCreate, Strings},
@@ -85,10 +85,14 @@ fn check_name(name: &str) -> Result<()> {
     if PREDEFINED.contains(&name) || name == "default" {
         return Err(Error::forbidden(format!("operation is not permitted on predefined {name} network ")));
     }
-    if names::is_valid_object(name) {
-        return Ok(());
+    // As dockerd: any text but a blank one. "container:NAME" would be read as something else by `run --network`.
+    let blank = name.trim().is_empty();
+    if blank || name.len() > 255 || name.chars().any(char::is_control) || name.starts_with("container:") {
+        return Err(Error::invalid(format!(
+            "invalid network name {name:?}: expected up to 255 characters, not all blank, without control characters and not beginning with container:"
+        )));
     }
-    Err(Error::invalid(format!("invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")))
+    Ok(())
 }
 
 fn check_kind(body: &NetworkCreate) -> Result<()> {

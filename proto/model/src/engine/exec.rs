@@ -15,6 +15,8 @@ document! {
         pub attach_stdin: bool,
         pub attach_stdout: bool,
         pub attach_stderr: bool,
+        /// docker-py writes it as `detachKeys`; Go does not look at the case of keys.
+        #[serde(alias = "detachKeys")]
         pub detach_keys: String,
         #[serde(serialize_with = "or_null")]
         pub env: Vec<String>,
