@@ -1,7 +1,9 @@
 //! What `musterd` is told: file, then environment, then flags; the later wins. Unknown keys are refused, every path and
 //! address that the daemon touches comes from here, and the whole is checked before the first socket opens.
 
+use crate::listen::{self, Listen, TlsFiles, TlsGiven};
 use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
 use clap::Parser;
 use muster_model::net::Subnet;
 use serde::Deserialize;
@@ -9,6 +11,7 @@ use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// One Muster host: runs containers, joins a cluster when told to, and may be one of its managers.
@@ -28,12 +31,26 @@ struct Given {
     /// What does not: sockets, namespaces.
     #[arg(long, env = "MUSTER_RUN_DIR", value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// Docker Engine API of this host, e.g. unix:///run/muster/docker.sock.
-    #[arg(long, env = "MUSTER_DOCKER_HOST", value_name = "unix://PATH")]
-    docker_host: Option<String>,
+    /// Docker Engine API of this host, several comma separated, e.g. unix:///run/muster/docker.sock,tcp://0.0.0.0:2376.
+    #[arg(long, env = "MUSTER_DOCKER_HOST", value_name = "unix://PATH|tcp://IP:PORT", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
+    docker_host: Option<Vec<String>>,
     /// Docker Engine API of the whole cluster, on this host.
-    #[arg(long, env = "MUSTER_DOCKER_CLUSTER_HOST", value_name = "unix://PATH")]
-    docker_cluster_host: Option<String>,
+    #[arg(long, env = "MUSTER_DOCKER_CLUSTER_HOST", value_name = "unix://PATH|tcp://IP:PORT", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
+    docker_cluster_host: Option<Vec<String>>,
+    /// This host's certificate for tcp:// endpoints, PEM. They are served to clients with a certificate only.
+    #[arg(long, env = "MUSTER_DOCKER_TLS_CERT", value_name = "FILE")]
+    docker_tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, env = "MUSTER_DOCKER_TLS_KEY", value_name = "FILE")]
+    docker_tls_key: Option<PathBuf>,
+    /// The authorities whose clients are let in at tcp:// endpoints, PEM.
+    #[arg(long, env = "MUSTER_DOCKER_TLS_CA", value_name = "FILE")]
+    docker_tls_ca: Option<PathBuf>,
+    /// Who of them: names (common name or subjectAltName), each full or read-only. Default: all, full.
+    #[arg(long, env = "MUSTER_DOCKER_TLS_ALLOW", value_name = "NAME[=full|=read-only]", value_delimiter = ',')]
+    docker_tls_allow: Option<Vec<String>>,
     /// Group that may use the sockets. Default: docker if there is one, else root.
     #[arg(long, env = "MUSTER_SOCKET_GROUP", value_name = "NAME")]
     socket_group: Option<String>,
@@ -100,13 +117,34 @@ const EXAMPLES: &str = "Examples:
 
 const DEFAULT_FILE: &str = "/etc/muster/musterd.toml";
 
+/// Labels of the host; all clones of a configuration show the same.
+#[derive(Clone, Debug, Default)]
+pub struct Labels(Arc<ArcSwap<BTreeMap<String, String>>>);
+
+impl Labels {
+    pub fn get(&self) -> BTreeMap<String, String> {
+        (**self.0.load()).clone()
+    }
+
+    pub fn set(&self, labels: BTreeMap<String, String>) {
+        self.0.store(Arc::new(labels));
+    }
+}
+
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        **self.0.load() == **other.0.load()
+    }
+}
+
 /// The checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub data_dir: PathBuf,
     pub run_dir: PathBuf,
-    pub docker_socket: PathBuf,
-    pub docker_cluster_socket: PathBuf,
+    pub docker_hosts: Vec<Listen>,
+    pub docker_cluster_hosts: Vec<Listen>,
+    pub docker_tls: Option<TlsFiles>,
     pub api_socket: PathBuf,
     pub socket_group: Option<String>,
     pub hostname: String,
@@ -124,7 +162,7 @@ pub struct Config {
     pub insecure_registries: Vec<String>,
     pub registry_mirrors: Vec<String>,
     pub dns: Vec<Ipv4Addr>,
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     pub log: String,
     pub otlp_endpoint: Option<String>,
 }
@@ -136,7 +174,24 @@ macro_rules! over {
     };
 }
 
+/// The names of the fields in which two configurations differ.
+macro_rules! differing {
+    ($a:ident $b:ident: $($field:ident $name:literal)*) => {
+        [$(($a.$field != $b.$field).then_some($name)),*].into_iter().flatten().collect()
+    };
+}
+
 impl Config {
+    /// The fields that are not the same in `other`, by the names they have in the file.
+    pub fn differs(&self, other: &Self) -> Vec<&'static str> {
+        differing!(self other: data_dir "data-dir" run_dir "run-dir" docker_hosts "docker-host"
+            docker_cluster_hosts "docker-cluster-host" docker_tls "docker-tls" socket_group "socket-group"
+            hostname "hostname" instance "instance" listen_addr "listen-addr" advertise_addr "advertise-addr"
+            cgroup_parent "cgroup-parent" bpffs_dir "bpffs-dir" ebpf "network" uplink "uplink" vxlan_port "vxlan-port"
+            bridge_subnet "bridge-subnet" runtime "runtime" shim "shim" insecure_registries "insecure-registries"
+            registry_mirrors "registry-mirrors" dns "dns" labels "labels" log "log" otlp_endpoint "otlp-endpoint")
+    }
+
     /// Reads flags, environment and file; prints help and ends where that is what was asked.
     ///
     /// # Errors
@@ -171,14 +226,25 @@ impl Config {
         if !cgroup_parent.starts_with('/') || cgroup_parent.len() < 2 || cgroup_parent.contains("..") {
             bail!("cgroup-parent: {cgroup_parent:?}: expected an absolute path below the root of the hierarchies");
         }
+        let docker_hosts = listen::listens("docker-host", g.docker_host, run_dir.join("docker.sock"))?;
+        let whole = run_dir.join("docker-cluster.sock");
+        let docker_cluster_hosts = listen::listens("docker-cluster-host", g.docker_cluster_host, whole)?;
+        if let Some(twice) = docker_hosts.iter().find(|l| docker_cluster_hosts.contains(l)) {
+            bail!("docker-cluster-host: {twice:?} is a docker-host already");
+        }
+        let file = |field: &str, path: Option<PathBuf>| path.map(|p| absolute(field, p)).transpose();
+        let tls = TlsGiven {
+            cert: file("docker-tls-cert", g.docker_tls_cert)?,
+            key: file("docker-tls-key", g.docker_tls_key)?,
+            ca: file("docker-tls-ca", g.docker_tls_ca)?,
+            allow: g.docker_tls_allow.unwrap_or_default(),
+        };
+        let tcp = docker_hosts.iter().chain(&docker_cluster_hosts).any(|l| matches!(l, Listen::Tls(_)));
         Ok(Self {
             data_dir: absolute("data-dir", g.data_dir.unwrap_or_else(|| "/var/lib/muster".into()))?,
-            docker_socket: socket("docker-host", g.docker_host, run_dir.join("docker.sock"))?,
-            docker_cluster_socket: socket(
-                "docker-cluster-host",
-                g.docker_cluster_host,
-                run_dir.join("docker-cluster.sock"),
-            )?,
+            docker_hosts,
+            docker_cluster_hosts,
+            docker_tls: listen::tls(tls, tcp)?,
             api_socket: run_dir.join("muster.sock"),
             socket_group: g.socket_group,
             hostname,
@@ -210,7 +276,8 @@ impl Config {
 }
 
 fn merge(top: Given, base: Given) -> Given {
-    over!(top over base: config data_dir run_dir docker_host docker_cluster_host socket_group hostname instance listen_addr
+    over!(top over base: config data_dir run_dir docker_host docker_cluster_host docker_tls_cert docker_tls_key
+        docker_tls_ca docker_tls_allow socket_group hostname instance listen_addr
         advertise_addr cgroup_parent bpffs_dir network uplink vxlan_port bridge_subnet runtime shim insecure_registries
         registry_mirrors dns labels log otlp_endpoint)
 }
@@ -228,19 +295,18 @@ fn absolute(field: &str, path: PathBuf) -> anyhow::Result<PathBuf> {
     std::path::absolute(&path).with_context(|| format!("{field}: {path:?}"))
 }
 
-fn socket(field: &str, given: Option<String>, default: PathBuf) -> anyhow::Result<PathBuf> {
-    let path = match given {
-        None => default,
-        Some(url) => match url.strip_prefix("unix://") {
-            Some(path) if path.starts_with('/') => PathBuf::from(path),
-            _ => bail!("{field}: {url:?}: expected unix:// and an absolute path"),
-        },
-    };
-    // sockaddr_un holds 108 bytes with the final zero (unix(7)).
-    if path.as_os_str().len() > 107 {
-        bail!("{field}: {}: a socket's path has at most 107 bytes", path.display());
+/// A text or a list of them.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
     }
-    Ok(path)
+    Ok(Some(match OneOrMany::deserialize(d)? {
+        OneOrMany::One(one) => vec![one],
+        OneOrMany::Many(many) => many,
+    }))
 }
 
 fn shim(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
@@ -258,14 +324,15 @@ fn shim(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     in_path().with_context(|| format!("shim: there is no {} and no muster-shim in PATH", beside.display()))
 }
 
-fn labels(given: Vec<String>) -> anyhow::Result<BTreeMap<String, String>> {
-    given
+fn labels(given: Vec<String>) -> anyhow::Result<Labels> {
+    let all = given
         .into_iter()
         .map(|l| match l.split_once('=') {
             Some((k, v)) if !k.is_empty() => Ok((k.to_owned(), v.to_owned())),
             _ => bail!("labels: {l:?}: expected key=value"),
         })
-        .collect()
+        .collect::<anyhow::Result<_>>()?;
+    Ok(Labels(Arc::new(ArcSwap::from_pointee(all))))
 }
 
 #[cfg(test)]
@@ -290,10 +357,27 @@ mod tests {
     }
 
     #[test]
+    fn endpoints_in_the_file_are_one_or_several() {
+        let one: Given = toml::from_str("docker-host = \"unix:///a\"").expect("valid");
+        let two: Given = toml::from_str("docker-host = [\"unix:///a\", \"unix:///b\"]").expect("valid");
+        let hosts = |file| Config::check(merge(given(), file)).expect("valid").docker_hosts.len();
+        assert_eq!((hosts(one), hosts(two)), (1, 2));
+    }
+
+    #[test]
+    fn what_differs_is_named_as_in_the_file() {
+        let with = |g: Given| Config::check(g).expect("valid");
+        let other =
+            Given { labels: Some(vec!["a=b".into()]), log: Some("debug".into()), vxlan_port: Some(1), ..given() };
+        assert_eq!(with(given()).differs(&with(other)), ["vxlan-port", "labels", "log"]);
+        assert!(with(given()).differs(&with(given())).is_empty());
+    }
+
+    #[test]
     fn bad_values_are_refused_by_field() {
         let cases = [
             (Given { instance: Some("Ü".into()), ..given() }, "instance"),
-            (Given { docker_host: Some("tcp://0.0.0.0:2375".into()), ..given() }, "docker-host"),
+            (Given { docker_host: Some(vec!["tcp://0.0.0.0:2375".into()]), ..given() }, "docker-host"),
             (Given { listen_addr: Some("here".into()), ..given() }, "listen-addr"),
             (Given { network: Some("bridge".into()), ..given() }, "network"),
             (Given { hostname: Some("-".into()), ..given() }, "hostname"),

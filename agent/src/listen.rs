@@ -148,12 +148,7 @@ mod tests {
         let tls = |addr: &str| Listen::Tls(addr.parse().expect("an address"));
         assert_eq!(
             all,
-            [
-                Listen::Unix("/run/x.sock".into()),
-                tls("127.0.0.1:2400"),
-                tls("0.0.0.0:2376"),
-                tls("[::1]:2376")
-            ]
+            [Listen::Unix("/run/x.sock".into()), tls("127.0.0.1:2400"), tls("0.0.0.0:2376"), tls("[::1]:2376")]
         );
         assert_eq!(listens("docker-host", None, "/d".into()).expect("valid"), [Listen::Unix("/d".into())]);
         let long = format!("unix:///{}", "x".repeat(120));

@@ -9,9 +9,12 @@ mod config;
 mod dataplane;
 mod directory;
 mod dns;
+mod docker_tls;
 mod door;
 mod host;
+mod listen;
 mod metrics;
+mod reload;
 mod sockets;
 mod uplink;
 mod whole;
@@ -19,10 +22,13 @@ mod whole;
 use anyhow::Context as _;
 use config::Config;
 use dataplane::HostNetwork;
+use docker_tls::Guard;
 use host::Host;
+use listen::Listen;
 use muster_docker_api::{Api, Settings};
 use muster_engine::{EngineConfig, LocalEngine, Network, NoNetwork};
 use muster_runtime::{RuncConfig, RuncRuntime};
+use reload::Reloader;
 use std::{fs, net::IpAddr, path::Path, process::ExitCode, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -78,10 +84,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
         network.release().await;
     }
     let stop = CancellationToken::new();
-    let mut doors = open_doors(&host, &stop)?;
+    let guard = host.config.docker_tls.clone().map(Guard::new).transpose()?;
+    let mut doors = open_doors(&host, guard.as_ref(), &stop)?;
     doors.push(tokio::spawn(metrics::observe(host.clone(), stop.clone())));
     tracing::info!("musterd serves");
-    wait_for_signal().await?;
+    let mut reloader = Reloader::new(host.clone(), guard);
+    wait_for_signal(|| reloader.reload(&telemetry)).await?;
     tracing::info!("musterd stops; containers go on");
     stop.cancel();
     for door in doors {
@@ -126,7 +134,7 @@ async fn open_engine(
         name: config.hostname.clone(),
         cgroup_parent: config.cgroup_parent.clone(),
         bridge_subnet: config.bridge_subnet,
-        labels: config.labels.iter().map(|(k, v)| format!("{k}={v}")).collect(),
+        labels: config.labels.get().iter().map(|(k, v)| format!("{k}={v}")).collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         registry_mirrors: config.registry_mirrors.clone(),
         insecure_registries: config.insecure_registries.clone(),
@@ -198,7 +206,11 @@ fn cgroup_v2(root: &Path, parent: &str) -> anyhow::Result<std::path::PathBuf> {
     Ok(dir)
 }
 
-fn open_doors(host: &Arc<Host>, stop: &CancellationToken) -> anyhow::Result<Vec<tokio::task::JoinHandle<()>>> {
+fn open_doors(
+    host: &Arc<Host>,
+    guard: Option<&Arc<Guard>>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Vec<tokio::task::JoinHandle<()>>> {
     let config = &host.config;
     let group = config.socket_group.as_deref();
     let settings = Settings { server_version: env!("CARGO_PKG_VERSION").to_owned() };
@@ -211,20 +223,44 @@ fn open_doors(host: &Arc<Host>, stop: &CancellationToken) -> anyhow::Result<Vec<
         Some(cluster),
         &settings,
     );
-    for (path, face) in [(&config.docker_socket, node_face), (&config.docker_cluster_socket, whole_face)] {
-        let listener = sockets::bind(path, group)?;
-        let stop = stop.clone();
-        doors.push(tokio::spawn(muster_docker_api::serve(listener, Arc::new(face), stop.cancelled_owned())));
+    let faces = [(&config.docker_hosts, Arc::new(node_face)), (&config.docker_cluster_hosts, Arc::new(whole_face))];
+    for (listens, face) in faces {
+        for listen in listens {
+            doors.push(open_docker_door(listen, face.clone(), group, guard, stop.clone())?);
+        }
     }
     Ok(doors)
 }
 
-async fn wait_for_signal() -> anyhow::Result<()> {
+fn open_docker_door(
+    listen: &Listen,
+    face: Arc<Api>,
+    group: Option<&str>,
+    guard: Option<&Arc<Guard>>,
+    stop: CancellationToken,
+) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    Ok(match listen {
+        Listen::Unix(path) => {
+            let listener = sockets::bind(path, group)?;
+            tokio::spawn(muster_docker_api::serve(listener, face, stop.cancelled_owned()))
+        }
+        Listen::Tls(addr) => {
+            let guard = guard.cloned().context("docker-tls-cert: a tcp:// endpoint without it was let through")?;
+            tokio::spawn(guard.serve(docker_tls::bind(*addr)?, face, stop))
+        }
+    })
+}
+
+/// Until the daemon is to end; SIGHUP has it read its configuration again.
+async fn wait_for_signal(mut reload: impl FnMut()) -> anyhow::Result<()> {
     let mut term = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut int = signal(SignalKind::interrupt()).context("SIGINT")?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+    loop {
+        tokio::select! {
+            _ = term.recv() => return Ok(()),
+            _ = int.recv() => return Ok(()),
+            _ = hangup.recv() => reload(),
+        }
     }
-    Ok(())
 }

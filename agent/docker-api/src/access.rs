@@ -39,7 +39,10 @@ impl Access {
             Role::ReadOnly => format!("it may only read, which {method} {pattern} is not"),
             Role::Nothing => "it is on no list of those that may use this endpoint".to_owned(),
         };
-        Err(Fault::new(StatusCode::FORBIDDEN, format!("authorization denied for the certificate of {}: {lack}", self.who)))
+        Err(Fault::new(
+            StatusCode::FORBIDDEN,
+            format!("authorization denied for the certificate of {}: {lack}", self.who),
+        ))
     }
 }
 

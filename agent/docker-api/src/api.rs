@@ -1,6 +1,7 @@
 //! From a request to an answer: version, route, handler, common headers.
 
 use crate::{
+    access::Access,
     call::Call,
     fault::{Fault, Outcome},
     hijack::HijackSlot,
@@ -52,11 +53,19 @@ impl Api {
         }
     }
 
-    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>, hijack: HijackSlot) -> Reply {
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        hijack: HijackSlot,
+        access: &Access,
+    ) -> Reply {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
-        let span = tracing::info_span!("docker.request", http.request.method = %method, url.path = %path, http.response.status_code = tracing::field::Empty);
-        let outcome = Arc::clone(&self).dispatch(request, hijack).instrument(span.clone()).await;
+        let span = tracing::info_span!("docker.request", http.request.method = %method, url.path = %path, http.response.status_code = tracing::field::Empty, enduser.id = tracing::field::Empty);
+        if !access.who.is_empty() {
+            span.record("enduser.id", access.who.as_str());
+        }
+        let outcome = Arc::clone(&self).dispatch(request, hijack, access).instrument(span.clone()).await;
         let mut reply = outcome.unwrap_or_else(|fault| {
             span.in_scope(|| report(&fault));
             fault.into_reply()
@@ -66,7 +75,7 @@ impl Api {
         reply
     }
 
-    async fn dispatch(self: Arc<Self>, request: Request<Incoming>, hijack: HijackSlot) -> Outcome {
+    async fn dispatch(self: Arc<Self>, request: Request<Incoming>, hijack: HijackSlot, access: &Access) -> Outcome {
         if request.method() == Method::OPTIONS {
             return Ok(reply::empty(StatusCode::OK));
         }
@@ -74,6 +83,7 @@ impl Api {
         let path = route::percent_decode(request.uri().path()).ok_or_else(|| Fault::bad("the path is not UTF-8"))?;
         let (asked, path) = version::split_prefix(&path);
         let (route, name) = route::find(&self.routes, request.method(), path).ok_or_else(no_page)?;
+        access.check(request.method(), route.pattern)?;
         let version = version::negotiate(asked)?;
         let handler = route.handler;
         tracing::debug!(http.route = route.pattern, api.version = %version, "request");

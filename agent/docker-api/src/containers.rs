@@ -179,7 +179,9 @@ pub(crate) fn size_of(call: &Call) -> Result<(u16, u16), Fault> {
 }
 
 pub(crate) async fn changes(call: Call) -> Outcome {
-    Ok(reply::ok(&call.api.engine.container_changes(&call.name).await?))
+    let changes = call.api.engine.container_changes(&call.name).await?;
+    // As dockerd: no changes are null.
+    Ok(reply::ok(&Some(changes).filter(|c| !c.is_empty())))
 }
 
 pub(crate) async fn prune(call: Call) -> Outcome {

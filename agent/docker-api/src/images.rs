@@ -4,10 +4,11 @@ use crate::{
     call::Call,
     fault::{Fault, Outcome},
     reply,
+    version::ApiVersion,
 };
 use http::StatusCode;
-use muster_calls::{Commit, Kind, Pull};
-use muster_model::engine::{ContainerConfig, ProgressLine, PruneReport};
+use muster_calls::{Commit, Kind, Listed, Pull};
+use muster_model::engine::{ContainerConfig, ImageSummary, ProgressLine, PruneReport};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -15,7 +16,13 @@ pub(crate) async fn list(call: Call) -> Outcome {
     let filters = call.query.filters(&["before", "dangling", "label", "label!", "reference", "since", "until"])?;
     filters.flag("dangling")?;
     let (all, digests) = (call.query.flag("all"), call.query.flag("digests"));
-    Ok(reply::listed(&call.api.engine.image_list(all, digests, filters).await?))
+    let Listed { items, unreached } = call.api.engine.image_list(all, digests, filters).await?;
+    let old = |image: &ImageSummary| {
+        let mut document = serde_json::to_value(image).unwrap_or_default();
+        old_form(call.version, &mut document);
+        document
+    };
+    Ok(reply::listed(&Listed { items: items.iter().map(old).collect(), unreached }))
 }
 
 /// One image here is one platform.
@@ -28,7 +35,22 @@ fn refuse_platform(call: &Call, what: &str) -> Result<(), Fault> {
 
 pub(crate) async fn inspect(call: Call) -> Outcome {
     refuse_platform(&call, "inspect")?;
-    Ok(reply::ok(&call.api.engine.image_inspect(&call.name).await?))
+    let image = call.api.engine.image_inspect(&call.name).await?;
+    let mut document = serde_json::to_value(&image).unwrap_or_default();
+    old_form(call.version, &mut document);
+    Ok(reply::ok(&document))
+}
+
+/// What older clients look for: until 1.43 `VirtualSize`, which is `Size`; until 1.44 the container that an image was made
+/// from, which is not kept, and its configuration, which is the image's. docker-compose 1 fails without the latter.
+fn old_form(version: ApiVersion, image: &mut serde_json::Value) {
+    if version < ApiVersion(1, 44) {
+        image["VirtualSize"] = image["Size"].clone();
+    }
+    if version < ApiVersion(1, 45) && image.get("Config").is_some() {
+        image["Container"] = json!("");
+        image["ContainerConfig"] = image["Config"].clone();
+    }
 }
 
 pub(crate) async fn history(call: Call) -> Outcome {
@@ -180,6 +202,18 @@ mod tests {
         assert_eq!(r("q@sha256:00", "").as_deref(), Some("q@sha256:00"));
         let refused = reference("127.0.0.1:5000/q", "").expect_err("all tags");
         assert_eq!(refused.status, StatusCode::NOT_IMPLEMENTED);
+    }
+
+    #[test]
+    fn old_clients_find_what_they_look_for() {
+        let at = |version| {
+            let mut image = json!({"Size": 7, "Config": {"Volumes": {"/v": {}}}});
+            old_form(version, &mut image);
+            (image.get("VirtualSize").cloned(), image.pointer("/ContainerConfig/Volumes/~1v").is_some())
+        };
+        assert_eq!(at(ApiVersion(1, 43)), (Some(json!(7)), true));
+        assert_eq!(at(ApiVersion(1, 44)), (None, true));
+        assert_eq!(at(ApiVersion(1, 45)), (None, false));
     }
 
     #[test]

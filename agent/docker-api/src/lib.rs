@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod api;
 mod attach;
 mod call;
@@ -31,5 +32,6 @@ mod system;
 mod version;
 mod volumes;
 
+pub use access::{Access, Role};
 pub use api::{Api, Settings};
 pub use serve::{serve, serve_connection};

@@ -4,6 +4,7 @@
 //! handler's future or the answer's stream, and with it the engine's call.
 
 use crate::{
+    access::Access,
     api::Api,
     hijack::{Hijack, HijackSlot},
     reply::Reply,
@@ -42,7 +43,7 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, shutdown: impl Future<
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
-                    connections.spawn(serve_connection(socket, Arc::clone(&api), closing.clone()));
+                    connections.spawn(serve_connection(socket, Arc::clone(&api), Access::default(), closing.clone()));
                 }
                 Err(e) => {
                     tracing::warn!(error = %e, "accepting a connection failed");
@@ -70,12 +71,12 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 }
 
 /// Serves the API on one connection of any kind (TCP with TLS as well) until it ends. `closing` lets the request that is
-/// being answered end and takes no other.
-pub async fn serve_connection<I>(socket: I, api: Arc<Api>, closing: CancellationToken)
+/// being answered end and takes no other; `access` is what its client may ask.
+pub async fn serve_connection<I>(socket: I, api: Arc<Api>, access: Access, closing: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if let Err(e) = carry(socket, api, closing).await {
+    if let Err(e) = carry(socket, api, access, closing).await {
         tracing::debug!(error = %e, "connection ended");
     }
 }
@@ -83,6 +84,7 @@ where
 async fn carry<I>(
     socket: I,
     api: Arc<Api>,
+    access: Access,
     closing: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
 where
@@ -91,7 +93,7 @@ where
     let (slot, mut handed_over) = mpsc::channel::<Hijack>(1);
     let mut http = http1::Builder::new();
     http.title_case_headers(true);
-    let mut connection = http.serve_connection(TokioIo::new(socket), Face { api, slot });
+    let mut connection = http.serve_connection(TokioIo::new(socket), Face { api, slot, access: Arc::new(access) });
     let mut told = false;
     let hijack = loop {
         tokio::select! {
@@ -136,6 +138,7 @@ fn ignore_gone(shut: io::Result<()>) -> io::Result<()> {
 struct Face {
     api: Arc<Api>,
     slot: HijackSlot,
+    access: Arc<Access>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Face {
@@ -144,7 +147,7 @@ impl hyper::service::Service<Request<Incoming>> for Face {
     type Future = Pin<Box<dyn Future<Output = Result<Reply, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (api, slot) = (Arc::clone(&self.api), self.slot.clone());
-        Box::pin(async move { Ok(api.answer(request, slot).await) })
+        let (api, slot, access) = (Arc::clone(&self.api), self.slot.clone(), Arc::clone(&self.access));
+        Box::pin(async move { Ok(api.answer(request, slot, &access).await) })
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub roots: Roots,
     pub execs: Execs,
     pub events: Events,
+    /// Of the daemon, for `info`: they can change while it runs.
+    pub labels: std::sync::RwLock<Vec<String>>,
     pub spec_host: muster_runtime::spec::Host,
     changes: broadcast::Sender<(String, Change)>,
     tasks: TaskTracker,
@@ -76,6 +78,7 @@ impl LocalEngine {
             roots: Roots::new(config.images.clone()),
             execs: Execs::default(),
             events: Events::new(),
+            labels: std::sync::RwLock::new(config.labels.clone()),
             spec_host: muster_runtime::spec::Host::detect().map_err(OpenError::io("read", Path::new("/proc")))?,
             changes: broadcast::channel(CHANGES).0,
             tasks: TaskTracker::new(),
@@ -84,6 +87,15 @@ impl LocalEngine {
         });
         crate::adopt::adopt(&shared).await?;
         Ok(Arc::new(Self { shared }))
+    }
+
+    /// The daemon's configuration was read again: these are its labels now. Tells it as dockerd does.
+    pub fn reloaded(&self, labels: Vec<String>) {
+        let shown = labels.join(",");
+        *self.shared.labels.write().unwrap_or_else(|e| e.into_inner()) = labels;
+        let attributes =
+            [("labels", shown), ("name", self.shared.config.name.clone())].map(|(k, v)| (k.to_owned(), v)).into();
+        self.shared.events.publish("daemon", "reload", self.shared.id.clone(), attributes);
     }
 
     /// Ends the engine's tasks. Containers go on: the next [`LocalEngine::open`] takes them up again.

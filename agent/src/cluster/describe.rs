@@ -13,7 +13,7 @@ pub fn describe(config: &Config, addr: SocketAddr) -> NodeDescription {
         nano_cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64) * 1_000_000_000,
         memory_bytes: memory_bytes(),
         engine_version: env!("CARGO_PKG_VERSION").to_owned(),
-        engine_labels: config.labels.clone(),
+        engine_labels: config.labels.get(),
         api_addr: Some(addr),
         vtep: match addr.ip() {
             std::net::IpAddr::V4(ip) if config.ebpf => Some(ip),

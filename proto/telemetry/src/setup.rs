@@ -6,7 +6,7 @@ use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::{Resource, logs::SdkLoggerProvider, metrics::SdkMeterProvider, trace::SdkTracerProvider};
 use tracing_subscriber::{
-    EnvFilter, Layer as _, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer as _, Registry, filter::filter_fn, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
 
 /// What a process says of itself and where it sends it.
@@ -41,6 +41,8 @@ pub enum Error {
     },
     #[error("a tracing subscriber is installed already")]
     Installed(#[from] tracing_subscriber::util::TryInitError),
+    #[error("the log's directives cannot be changed any more")]
+    Gone(#[from] reload::Error),
 }
 
 /// Keeps export going; [`Telemetry::shutdown`] flushes it.
@@ -49,6 +51,7 @@ pub struct Telemetry {
     pub recent: Buffer,
     tracer: SdkTracerProvider,
     exporters: Option<(SdkMeterProvider, SdkLoggerProvider)>,
+    log: reload::Handle<EnvFilter, Registry>,
 }
 
 /// Crates whose spans and logs describe the export itself: exporting them would feed on itself.
@@ -60,10 +63,7 @@ const QUIET: &[&str] =
 /// # Errors
 /// [`Error`] names the setting that is wrong.
 pub fn init(settings: Settings) -> Result<Telemetry, Error> {
-    // hickory writes a line for each query at INFO.
-    let directives = format!("{},hickory_server=warn,hickory_proto=warn,hickory_resolver=warn", settings.log);
-    let filter = EnvFilter::try_new(&directives)
-        .map_err(|source| Error::Directives { directives: settings.log.clone(), source })?;
+    let (filter, log) = reload::Layer::new(filter(&settings.log)?);
     let resource = Resource::builder()
         .with_service_name(settings.service)
         .with_attributes([
@@ -109,10 +109,24 @@ pub fn init(settings: Settings) -> Result<Telemetry, Error> {
     });
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_filter(filter);
     tracing_subscriber::registry().with(lines).with(spans).with(bridge).try_init()?;
-    Ok(Telemetry { recent, tracer, exporters })
+    Ok(Telemetry { recent, tracer, exporters, log })
+}
+
+fn filter(directives: &str) -> Result<EnvFilter, Error> {
+    // hickory writes a line for each query at INFO.
+    EnvFilter::try_new(format!("{directives},hickory_server=warn,hickory_proto=warn,hickory_resolver=warn"))
+        .map_err(|source| Error::Directives { directives: directives.to_owned(), source })
 }
 
 impl Telemetry {
+    /// Other directives for what goes to stderr, from now on.
+    ///
+    /// # Errors
+    /// [`Error::Directives`]; the old ones stay.
+    pub fn set_log(&self, directives: &str) -> Result<(), Error> {
+        Ok(self.log.reload(filter(directives)?)?)
+    }
+
     /// Flushes what is not sent yet. Without a collector the exporters answer errors: they are only told, at DEBUG.
     pub fn shutdown(self) {
         let mut results = vec![self.tracer.shutdown()];

@@ -20,7 +20,8 @@ pub(crate) async fn list(call: Call) -> Outcome {
     let mut services = cluster.service_list().await?;
     services.retain(|view| passes(&filters, view));
     let networks = networks_for(&*cluster, &services).await?;
-    let documents: Vec<_> = services.iter().map(|view| show::without_defaults(show::service(view, &networks, status))).collect();
+    let documents: Vec<_> =
+        services.iter().map(|view| show::without_defaults(show::service(view, &networks, status))).collect();
     Ok(reply::ok(&documents))
 }
 

@@ -103,7 +103,7 @@ impl Shared {
             mem_total: host::memory(),
             docker_root_dir: self.config.data_dir.to_string_lossy().into_owned(),
             name: self.config.name.clone(),
-            labels: self.config.labels.clone(),
+            labels: self.labels.read().unwrap_or_else(|e| e.into_inner()).clone(),
             server_version: self.config.version.clone(),
             runtimes: BTreeMap::from([("runc".to_owned(), Runtime { path: runtime, ..Runtime::default() })]),
             default_runtime: "runc".to_owned(),
