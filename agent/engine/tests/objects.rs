@@ -98,6 +98,29 @@ async fn volumes_are_pruned_when_anonymous_or_when_all_are_asked_for() {
     host.finish(engine).await;
 }
 
+/// Compose makes its networks at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn networks_made_at_the_same_time_share_no_subnet_and_no_name() {
+    let host = Host::new();
+    let engine = host.open().await;
+    let make = |name: String| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.network_create(NetworkCreate { name, ..NetworkCreate::default() }).await })
+    };
+    let made = futures_util::future::join_all((0..8).map(|n| make(format!("net{}", n / 2)))).await;
+    let made: Vec<_> = made.into_iter().filter_map(|m| m.expect("not cancelled").ok()).collect();
+    assert_eq!(made.len(), 4, "two of each name were asked for");
+    let mut subnets = Vec::new();
+    for network in &made {
+        let shown = engine.network_inspect(&network.id).await.expect("there");
+        subnets.extend(shown.ipam.config.into_iter().map(|c| c.subnet));
+    }
+    subnets.sort();
+    subnets.dedup();
+    assert_eq!(subnets.len(), 4, "{subnets:?}");
+    host.finish(engine).await;
+}
+
 async fn network(engine: &dyn Engine, name: &str, subnet: &str) -> String {
     let config =
         if subnet.is_empty() { vec![] } else { vec![IpamConfig { subnet: subnet.into(), ..IpamConfig::default() }] };

@@ -131,12 +131,16 @@ pub(crate) async fn leave(call: Call) -> Outcome {
 /// Turns tokens over; a changed setting is refused by its name.
 pub(crate) async fn update(mut call: Call) -> Outcome {
     let spec: Value = call.document().await?;
-    super::version_of(&call, "swarm")?;
+    let version = super::version_of(&call, "swarm")?;
     if call.query.flag("rotateManagerUnlockKey") {
         return Err(Fault::unsupported("rotating the unlock key (auto-lock)"));
     }
     let cluster = member_of(&call.api).await?;
-    refuse_changes("Spec", &spec, &show::cluster_spec(&cluster.cluster().await?.spec))?;
+    let now = cluster.cluster().await?;
+    if now.meta.version != version {
+        return Err(Error::new(Kind::OutOfSequence, "rpc error: code = Unknown desc = update out of sequence").into());
+    }
+    refuse_changes("Spec", &spec, &show::cluster_spec(&now.spec))?;
     let (worker, manager) = (call.query.flag("rotateWorkerToken"), call.query.flag("rotateManagerToken"));
     if worker || manager {
         cluster.rotate_join_tokens(worker, manager).await?;

@@ -18,6 +18,7 @@ impl Networks {
     pub fn create(&self, body: NetworkCreate) -> Result<Arc<NetworkRecord>> {
         check_name(&body.name)?;
         check_kind(&body)?;
+        let _making = self.making.lock().unwrap_or_else(|e| e.into_inner());
         if self.all().iter().any(|n| n.name == body.name) {
             return Err(Error::conflict(format!("network with name {} already exists", body.name)));
         }

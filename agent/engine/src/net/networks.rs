@@ -65,6 +65,8 @@ pub(crate) struct Networks {
     folder: PathBuf,
     pools: Vec<(Subnet, u8)>,
     inner: Mutex<Inner>,
+    /// Held from the choice of name and subnet until they are entered. Taken before `inner`, on threads that may block.
+    pub(super) making: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +85,8 @@ impl Networks {
     /// [`OpenError`].
     pub fn open(folder: &Path, config: &EngineConfig) -> std::result::Result<Self, OpenError> {
         fs::create_dir_all(folder).map_err(OpenError::io("create", folder))?;
-        let networks = Self { folder: folder.to_owned(), pools: config.address_pools.clone(), inner: Mutex::default() };
+        let (inner, making) = Default::default();
+        let networks = Self { folder: folder.to_owned(), pools: config.address_pools.clone(), inner, making };
         for entry in fs::read_dir(folder).map_err(OpenError::io("read", folder))? {
             networks.read(&entry.map_err(OpenError::io("read", folder))?.path())?;
         }
