@@ -18,7 +18,23 @@ mod terminal;
 use clap::Parser as _;
 use std::process::ExitCode;
 
+/// What a command ends with that the signal SIGPIPE has ended.
+const NO_READER: i32 = 128 + 13;
+
+/// A reader that has seen enough, as in `muster info | head`, ends the command without a word, as it ends others.
+fn end_quietly_without_a_reader() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
+            std::process::exit(NO_READER);
+        }
+        usual(panic);
+    }));
+}
+
 fn main() -> ExitCode {
+    end_quietly_without_a_reader();
     let args = args::Args::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
