@@ -41,12 +41,12 @@ impl Reloader {
         if live.contains(&"log") {
             telemetry.set_log(&new.log)?;
         }
-        if let (Some(guard), Some(files)) = (&self.guard, &new.docker_tls) {
-            if let Err(e) = guard.reload(files.clone()) {
-                // It was valid before.
-                telemetry.set_log(&self.current.log)?;
-                return Err(e);
-            }
+        if let (Some(guard), Some(files)) = (&self.guard, &new.docker_tls)
+            && let Err(e) = guard.reload(files.clone())
+        {
+            // It was valid before.
+            telemetry.set_log(&self.current.log)?;
+            return Err(e);
         }
         let labels = new.labels.get();
         self.host.engine.reloaded(labels.iter().map(|(k, v)| format!("{k}={v}")).collect());

@@ -137,14 +137,15 @@ impl<R: Read> Reader<R> {
         let size = extensions.size.unwrap_or(header.entry_size().map_err(malformed)?);
         let size = if has_content { size } else { 0 };
         self.open(size);
-        let id = |value: io::Result<u64>| u32::try_from(value.map_err(malformed)?).map_err(malformed);
+        let old = header.as_old();
+        let id = |value: u64| u32::try_from(value).map_err(malformed);
         Ok(Entry {
             kind,
             link: extensions.link.unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned()),
             size,
-            mode: header.mode().map_err(malformed)? & 0o7777,
-            uid: extensions.uid.map_or_else(|| id(header.uid()), Ok)?,
-            gid: extensions.gid.map_or_else(|| id(header.gid()), Ok)?,
+            mode: number(&old.mode, header.mode())? & 0o7777,
+            uid: extensions.uid.map_or_else(|| id(number(&old.uid, header.uid())?), Ok)?,
+            gid: extensions.gid.map_or_else(|| id(number(&old.gid, header.gid())?), Ok)?,
             mtime: extensions.mtime.map_or_else(|| header_mtime(header), Ok)?,
             device: (device(header.device_major()), device(header.device_minor())),
             xattrs: extensions.xattrs,
@@ -160,6 +161,14 @@ impl<R: Read> Reader<R> {
         }
         Ok(())
     }
+}
+
+/// A number of a header. Some writers leave a field empty for zero, as other readers take it.
+fn number<T: Default>(field: &[u8], read: io::Result<T>) -> Result<T> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        return Ok(T::default());
+    }
+    read.map_err(malformed)
 }
 
 struct Content<'a, R>(&'a mut Reader<R>);
@@ -249,7 +258,7 @@ fn pax_time(value: &[u8]) -> Option<(i64, u32)> {
 
 /// Times before 1970 are negative base-256 numbers, which come out as huge ones.
 fn header_mtime(header: &Header) -> Result<(i64, u32)> {
-    header.mtime().map(|seconds| (seconds.cast_signed(), 0)).map_err(malformed)
+    number(&header.as_old().mtime, header.mtime()).map(|seconds| (seconds.cast_signed(), 0))
 }
 
 /// Old headers have no device numbers, and some writers leave junk there for files that are no devices.
@@ -284,6 +293,22 @@ mod tests {
         ] {
             assert!(Extensions::default().read_pax(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn an_empty_number_is_zero_and_a_broken_one_is_refused() {
+        let mut header = Header::new_gnu();
+        header.set_path("a").unwrap_or_else(|e| panic!("{e}"));
+        header.set_size(0);
+        let read = |header: &mut Header| {
+            header.set_cksum();
+            let bytes = [&header.as_bytes()[..], &[0; 1024][..]].concat();
+            Reader::new(&bytes[..]).next()
+        };
+        let entry = read(&mut header).unwrap_or_else(|e| panic!("{e}")).unwrap_or_else(|| panic!("an entry"));
+        assert_eq!((entry.mode, entry.uid, entry.mtime), (0, 0, (0, 0)));
+        header.as_old_mut().mode = *b"rw-r--r-";
+        assert!(read(&mut header).is_err());
     }
 
     #[test]
