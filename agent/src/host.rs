@@ -18,6 +18,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
+use tokio::sync::Notify;
 
 /// What networks without a subnet of their own are cut from: like Docker's, and away from its engines' own pools
 /// (172.17/12, 192.168/16).
@@ -36,14 +37,17 @@ pub struct Host {
     pub execs: Execs,
     /// Founding, joining or leaving is going on.
     moving: AtomicBool,
+    /// Told each time that it has ended.
+    pub moved: Arc<Notify>,
 }
 
 /// Gives the right to change the membership back.
-struct Moving<'a>(&'a AtomicBool);
+struct Moving<'a>(&'a Host);
 
 impl Drop for Moving<'_> {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.0.moving.store(false, Ordering::Release);
+        self.0.moved.notify_one();
     }
 }
 
@@ -64,6 +68,7 @@ impl Host {
             member: ArcSwapOption::empty(),
             execs: Execs::default(),
             moving: AtomicBool::new(false),
+            moved: Arc::default(),
         })
     }
 
@@ -118,7 +123,7 @@ impl Host {
     fn begin(&self) -> Result<Moving<'_>> {
         match self.moving.swap(true, Ordering::AcqRel) {
             true => Err(Error::conflict("this node is founding, joining or leaving a cluster right now")),
-            false => Ok(Moving(&self.moving)),
+            false => Ok(Moving(self)),
         }
     }
 
@@ -136,10 +141,10 @@ impl Host {
     /// `Invalid` for addresses; `Unavailable` when it is a member already; `Internal` when the disk or the port refuse.
     pub async fn init(self: Arc<Self>, init: InitCluster) -> Result<NodeId> {
         let _moving = self.begin()?;
-        self.not_yet_a_member()?;
         if init.force_new_cluster {
-            return Err(Error::unimplemented("init --force-new-cluster"));
+            return self.init_alone(init).await;
         }
+        self.not_yet_a_member()?;
         let (listen, addr) = self.addresses(init.listen_addr.as_deref(), init.advertise_addr.as_deref())?;
         let pool = init.address_pool.unwrap_or_else(|| DEFAULT_POOL.parse::<Subnet>().expect("a subnet"));
         let prefix = init.subnet_prefix.unwrap_or(DEFAULT_PREFIX);
@@ -150,6 +155,41 @@ impl Host {
         let member = Member::start(&self, listen, addr, Origin::Founded(Box::new(founding)))
             .await
             .map_err(|e| Error::internal(said(e)))?;
+        self.member.store(Some(member));
+        Ok(id)
+    }
+
+    /// Makes this manager the only one of its cluster, with the state that it has: for when the majority is lost for good.
+    /// Managers that still run are not asked: they are workers from here on, and are told so when they come.
+    async fn init_alone(self: &Arc<Self>, init: InitCluster) -> Result<NodeId> {
+        if init.address_pool.is_some() || init.subnet_prefix.is_some() {
+            return Err(Error::invalid("default-addr-pool: a cluster that goes on keeps its own"));
+        }
+        let member = self.member().ok_or_else(|| {
+            Error::unavailable("This node is not part of a swarm: --force-new-cluster goes on with a manager's state")
+        })?;
+        if member.controller().is_none() {
+            return Err(Error::unavailable("This node is not a swarm manager: it has no state to go on with"));
+        }
+        let (listen, advertise) = (init.listen_addr.as_deref(), init.advertise_addr.as_deref());
+        let (new_listen, new_addr) = self.addresses(listen, advertise)?;
+        let listen = listen.map(|_| new_listen);
+        let addr = advertise.map(|_| new_addr);
+        self.member.store(None);
+        member.shutdown().await;
+        let alone = Member::resume_alone(self, listen, addr).await;
+        let member = match alone {
+            Ok(member) => member,
+            Err(e) => {
+                let why = said(e);
+                // What was there goes on, if it still can.
+                if let Err(error) = self.resume().await {
+                    tracing::error!(error = format!("{error:#}"), "the membership could not be taken up again");
+                }
+                return Err(Error::internal(format!("force-new-cluster: {why}")));
+            }
+        };
+        let id = member.tls().identity().node_id;
         self.member.store(Some(member));
         Ok(id)
     }

@@ -13,6 +13,7 @@ mod docker_tls;
 mod door;
 mod host;
 mod listen;
+mod memory;
 mod metrics;
 mod reload;
 mod sockets;
@@ -87,6 +88,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let guard = host.config.docker_tls.clone().map(Guard::new).transpose()?;
     let mut doors = open_doors(&host, guard.as_ref(), &stop)?;
     doors.push(tokio::spawn(metrics::observe(host.clone(), stop.clone())));
+    doors.push(tokio::spawn(memory::keep_small(host.moved.clone(), stop.clone())));
     tracing::info!("musterd serves");
     let mut reloader = Reloader::new(host.clone(), guard);
     wait_for_signal(|| reloader.reload(&telemetry)).await?;

@@ -4,6 +4,7 @@
 switch_up || bad "the switch could not be made"
 for h in 1 2; do host_up $h && daemon_up $h || bad "host $h did not start"; done
 refuses "a host without a cluster says so" "not a swarm manager" muster_on 1 service ls
+refuses "nor is there anything to go on with alone" "not part of a swarm" muster_on 1 init --force-new-cluster
 check "muster init founds a cluster" muster_on 1 init --advertise-addr "$(host_ip 1)"
 refuses "a second init is refused" "already part of a swarm" muster_on 1 init
 worker=$(muster_on 1 join-token -q worker); manager=$(muster_on 1 join-token -q manager)

@@ -60,7 +60,9 @@ impl Engine for LocalEngine {
     }
 
     async fn container_start(&self, id: &str) -> Result<()> {
-        self.shared.find(id)?.ask(|reply| Command::Start { span: tracing::Span::current(), reply }).await
+        let container = self.shared.find(id)?;
+        self.shared.config.runtime.expect_start();
+        container.ask(|reply| Command::Start { span: tracing::Span::current(), reply }).await
     }
 
     async fn container_stop(&self, id: &str, options: StopContainer) -> Result<()> {

@@ -99,6 +99,7 @@ impl Shared {
     /// Notes what is to be run; nothing runs yet.
     pub(crate) fn exec_create(&self, container: &str, config: ExecConfig) -> Result<String> {
         let record = self.running_record(container)?;
+        self.config.runtime.expect_start();
         if config.cmd.is_empty() {
             return Err(Error::invalid("No exec command specified"));
         }
@@ -137,6 +138,7 @@ impl Shared {
     pub(crate) async fn exec_start(self: &Arc<Self>, id: &str, options: ExecStart) -> Result<Attached> {
         let exec = self.execs.find(id)?;
         let record = self.running_record(&exec.container)?;
+        self.config.runtime.expect_start();
         let keys =
             options.detach_keys.clone().or_else(|| Some(exec.config.detach_keys.clone()).filter(|k| !k.is_empty()));
         let keys = Detector::new(keys.as_deref())?;

@@ -54,6 +54,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// Name and version as shown by `docker info`, for instance `("runc", "1.1.5")`.
     fn name(&self) -> (String, String);
 
+    /// A container or an exec will be started soon: whatever can be made ready for any of them is, in the background. Costs
+    /// next to nothing, promises nothing, and need not be followed by a start.
+    fn expect_start(&self) {}
+
     /// Creates the container up to the point where its init waits for [`Runtime::start`]: namespaces, mounts and cgroup
     /// exist, the user's command does not run yet. Writes `config.json` into `spec.bundle`.
     ///

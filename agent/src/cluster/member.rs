@@ -50,6 +50,17 @@ pub enum Origin {
     Joined(Box<Membership>),
 }
 
+/// How a membership on disk is taken up.
+#[derive(Clone, Copy)]
+enum Resume {
+    AsItWas,
+    /// As the only manager.
+    Alone {
+        listen: Option<SocketAddr>,
+        addr: Option<SocketAddr>,
+    },
+}
+
 /// This host's membership.
 pub struct Member {
     tls: Tls,
@@ -124,6 +135,24 @@ impl Member {
     /// # Errors
     /// When it is there and cannot be used.
     pub async fn resume(host: &Arc<Host>) -> anyhow::Result<Option<Arc<Self>>> {
+        Self::take_up(host, Resume::AsItWas).await
+    }
+
+    /// Takes up the membership on disk as the only manager of its cluster, for good: the others are given up. `addr` and
+    /// `listen`: `None` is what they were.
+    ///
+    /// # Errors
+    /// When there is none, it is no manager's, or it cannot be used.
+    pub async fn resume_alone(
+        host: &Arc<Host>,
+        listen: Option<SocketAddr>,
+        addr: Option<SocketAddr>,
+    ) -> anyhow::Result<Arc<Self>> {
+        let member = Self::take_up(host, Resume::Alone { listen, addr }).await?;
+        member.context("this host is in no cluster")
+    }
+
+    async fn take_up(host: &Arc<Host>, how: Resume) -> anyhow::Result<Option<Arc<Self>>> {
         let identity = IdentityDir::new(&host.config.data_dir);
         let Some((credentials, mut facts)) = identity.load()? else {
             // What a founding or joining that was cut short left: without a certificate it is nobody's.
@@ -138,16 +167,29 @@ impl Member {
             tracing::info!(old = %facts.addr, new = %addr, "this host's address has changed");
             facts.addr = addr;
         }
+        if let Resume::Alone { listen, addr } = how {
+            facts.listen_addr = listen.unwrap_or(facts.listen_addr);
+            facts.addr = addr.unwrap_or(facts.addr);
+            facts.managers = vec![(credentials.identity().node_id, facts.addr.to_string())];
+        }
         let tls = Tls::new(credentials)?;
         let slot = Slot::default();
         let listener = door::bind(facts.listen_addr).await?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(door::serve(listener, tls.clone(), host.clone(), slot.clone(), stop.clone()));
-        if tls.identity().role == CertRole::Manager && identity.controller().exists() {
-            let bootstrap = Bootstrap::Resume { managers: addresses(&facts.managers) };
+        let manages = tls.identity().role == CertRole::Manager && identity.controller().exists();
+        let bootstrap = match how {
+            Resume::AsItWas => manages.then(|| Bootstrap::Resume { managers: addresses(&facts.managers) }),
+            Resume::Alone { .. } if manages => Some(Bootstrap::ForceNew),
+            Resume::Alone { .. } => anyhow::bail!("this host is no manager: it has no state to begin a cluster with"),
+        };
+        if let Some(bootstrap) = bootstrap {
             let controller = start_controller(&identity, &tls, facts.addr, bootstrap).await?;
             slot.set(Some(controller));
+        }
+        if matches!(how, Resume::Alone { .. }) {
+            identity.save_facts(&facts)?;
         }
         Self::run(host, tls, identity, facts, slot, stop, tasks, true).await.map(Some)
     }
@@ -417,7 +459,7 @@ async fn start_controller(
     bootstrap: Bootstrap,
 ) -> anyhow::Result<Controller> {
     let who = tls.identity();
-    if !matches!(bootstrap, Bootstrap::Resume { .. }) {
+    if !matches!(bootstrap, Bootstrap::Resume { .. } | Bootstrap::ForceNew) {
         match std::fs::remove_dir_all(identity.controller()) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 return Err(e).context("remove an earlier control plane's data");

@@ -57,6 +57,9 @@ pub enum Command {
         /// Prefix length of those networks.
         #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(8..=29))]
         default_addr_pool_mask_length: Option<u8>,
+        /// On a manager whose majority is lost for good: go on with its state, as the only manager.
+        #[arg(long)]
+        force_new_cluster: bool,
     },
     /// Make this host a member of a cluster.
     Join {

@@ -47,7 +47,15 @@ pub(crate) struct Leader {
 }
 
 impl Leader {
-    pub fn new(config: Arc<Config>, term: u64, epoch: u64, state: &State, now: Now) -> Self {
+    /// `former`: who led before, and when it was noticed that it does no more.
+    pub fn new(
+        config: Arc<Config>,
+        term: u64,
+        epoch: u64,
+        state: &State,
+        former: Option<(NodeId, Duration)>,
+        now: Now,
+    ) -> Self {
         let clock = Clock::new(state, now);
         Self {
             config,
@@ -55,7 +63,7 @@ impl Leader {
             epoch: epoch ^ term.rotate_left(48),
             clock,
             planner: Planner::new(state),
-            sessions: Sessions::new(state, clock.read(state, now)),
+            sessions: Sessions::new(state, former, clock.read(state, now)),
             dispatch: Dispatch::new(state),
             in_flight: InFlight::default(),
             reports: Reports::default(),

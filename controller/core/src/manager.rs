@@ -15,6 +15,8 @@ pub struct Manager {
     members: Members,
     /// Who leads, when it is not us.
     leader: Option<NodeId>,
+    /// Who led last, other than us, and since when it does no more.
+    former: Option<(NodeId, Duration)>,
     /// What only a leader has.
     office: Option<Box<Leader>>,
     halted: bool,
@@ -24,7 +26,16 @@ impl Manager {
     /// A manager that follows, with the state of its last checkpoint (or [`State::new`]).
     pub fn new(config: Config, state: State) -> Self {
         let ids = IdSource::new(config.seed);
-        Self { config, state, ids, members: Members::default(), leader: None, office: None, halted: false }
+        Self {
+            config,
+            state,
+            ids,
+            members: Members::default(),
+            leader: None,
+            former: None,
+            office: None,
+            halted: false,
+        }
     }
 
     /// The state as committed and applied here.
@@ -65,7 +76,7 @@ impl Manager {
             }
             Input::Leading { term } => self.take_office(now, term, out),
             Input::Following { leader } => {
-                self.leader = leader;
+                self.follow(now, leader);
                 self.step_down(out);
             }
             Input::Membership { voters, learners } => self.members.set(voters, learners),
@@ -106,11 +117,18 @@ impl Manager {
 
     fn take_office(&mut self, now: Now, term: u64, out: &mut Effects) {
         self.step_down(out);
-        self.leader = None;
+        self.follow(now, None);
         self.members.reset();
         let epoch = self.ids.draw() as u64;
-        let office = Leader::new(Arc::new(self.config.clone()), term, epoch, &self.state, now);
+        let office = Leader::new(Arc::new(self.config.clone()), term, epoch, &self.state, self.former, now);
         self.office = Some(Box::new(office));
+    }
+
+    fn follow(&mut self, now: Now, leader: Option<NodeId>) {
+        if let Some(old) = self.leader.filter(|old| Some(*old) != leader) {
+            self.former = Some((old, now.mono));
+        }
+        self.leader = leader;
     }
 
     fn step_down(&mut self, out: &mut Effects) {

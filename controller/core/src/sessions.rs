@@ -1,7 +1,9 @@
 //! Who lives: sessions and heartbeats of agents, in the leader's memory only.
 //!
 //! A node without a session is given the node timeout to come back, counted from its last sign of life or from the
-//! leader's taking office, whichever was later; then it is down.
+//! leader's taking office, whichever was later; then it is down. For the node that led before, consensus tells when it fell
+//! silent: it is only given half of the timeout to come to the new leader, so that a lost leader's tasks are replaced as
+//! soon as anybody's.
 
 use crate::{CloseReason, Effect, Effects, Now, SessionId};
 use muster_model::{
@@ -44,11 +46,17 @@ fn timeout(state: &State) -> Duration {
 }
 
 impl Sessions {
-    /// For a new leader: nobody has a session, everybody has time to open one.
-    pub fn new(state: &State, now: Now) -> Self {
-        let mut sessions = Self { check_at: now.mono + timeout(state), ..Self::default() };
+    /// For a new leader: nobody has a session, everybody has time to open one. `former`: who led before, and when the
+    /// others noticed that it does no more.
+    pub fn new(state: &State, former: Option<(NodeId, Duration)>, now: Now) -> Self {
+        let timeout = timeout(state);
+        let mut sessions = Self { check_at: now.mono + timeout / 2, ..Self::default() };
+        let heard = |node| match former {
+            Some((led, until)) if led == node => until.max(now.mono.saturating_sub(timeout / 2)).min(now.mono),
+            _ => now.mono,
+        };
         for node in state.nodes().filter(|n| n.status.state != NodeState::Down) {
-            sessions.lives.insert(node.id, Life { session: None, heard: now.mono });
+            sessions.lives.insert(node.id, Life { session: None, heard: heard(node.id) });
             if node.status.state == NodeState::Ready {
                 sessions.see(node.id, NodeState::Unknown, "no session since the leader took office", None, now);
             }

@@ -273,3 +273,38 @@ fn a_sixth_manager_is_refused() {
     let sixth = c.call(Call::Promote { name: node_id(6).to_string() });
     assert!(matches!(sixth, Err(CallError::Conflict(_))), "{sixth:?}");
 }
+
+#[test]
+fn the_host_of_a_lost_leader_is_given_no_longer_than_any_other() {
+    let mut c = Cluster::new(2);
+    let web = c.create(service("web", 3));
+    c.settle();
+    c.input(Input::Following { leader: Some(node_id(2)) });
+    c.input(Input::Following { leader: None });
+    c.now.mono += SECOND * 2;
+    c.input(Input::Leading { term: 3 });
+    c.connect(1);
+    c.connect(3);
+    c.pass(Duration::from_millis(2_500));
+    assert_ne!(c.state().node(node_id(2)).expect("known").status.state, NodeState::Down, "it may come back");
+    c.pass(SECOND);
+    c.settle();
+    assert_eq!(c.state().node(node_id(2)).expect("known").status.state, NodeState::Down);
+    assert_eq!(c.running(web).into_values().sum::<usize>(), 3);
+    assert_eq!(c.running(web).get(&node_id(2)), None);
+}
+
+#[test]
+fn a_leader_that_was_slow_has_half_of_the_timeout_to_come_to_the_new_one() {
+    let mut c = Cluster::new(2);
+    c.input(Input::Following { leader: Some(node_id(2)) });
+    c.input(Input::Following { leader: None });
+    c.now.mono += SECOND * 20;
+    c.input(Input::Leading { term: 3 });
+    c.pass(SECOND * 2);
+    for n in 1..=3 {
+        c.connect(n);
+    }
+    c.pass(SECOND * 10);
+    assert!(c.state().nodes().all(|n| n.status.state == NodeState::Ready));
+}

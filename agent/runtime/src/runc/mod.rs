@@ -70,6 +70,7 @@ pub struct RuncRuntime {
     layout: cgroup::Layout,
     /// `cgroup.procs` files that a new shim writes itself into.
     shim_cgroups: Vec<PathBuf>,
+    migration: cgroup::Migration,
     version: String,
 }
 
@@ -87,7 +88,8 @@ impl RuncRuntime {
         let layout = cgroup::Layout::detect().map_err(Error::io("read", "/proc/self/mountinfo"))?;
         let shim_cgroups = launch::make_shim_cgroups(&layout, &config.cgroup_parent)?;
         let version = command::version(&config.runtime).await?;
-        Ok(RuncRuntime { config, folders, layout, shim_cgroups, version })
+        let migration = cgroup::Migration::new(&layout);
+        Ok(RuncRuntime { config, folders, layout, shim_cgroups, migration, version })
     }
 
     /// The machine's cgroup layout.
@@ -106,6 +108,10 @@ impl RuncRuntime {
 
 #[async_trait]
 impl Runtime for RuncRuntime {
+    fn expect_start(&self) {
+        self.migration.expect();
+    }
+
     fn name(&self) -> (String, String) {
         let name = self.config.runtime.file_name().map(|name| name.to_string_lossy().into_owned());
         (name.unwrap_or_default(), self.version.clone())

@@ -10,10 +10,14 @@ use muster_model::spec::NetworkSpec;
 
 pub async fn init(host: &Host, init: InitCluster) -> anyhow::Result<u8> {
     let cluster = host.cluster();
+    let goes_on = init.force_new_cluster;
     let node = cluster.init(init).await?;
     let tokens = cluster.join_tokens().await?;
     let addr = cluster.membership().await?.member.map(|m| m.addr.to_string()).unwrap_or_default();
-    println!("Cluster founded: this node ({node}) is its first manager.\n");
+    match goes_on {
+        true => println!("The cluster goes on: this node ({node}) is its only manager.\n"),
+        false => println!("Cluster founded: this node ({node}) is its first manager.\n"),
+    }
     println!("To add a worker, run on another host:\n\n    muster join --token {} {addr}\n", tokens.worker);
     println!("To add a manager: muster join-token manager");
     Ok(0)

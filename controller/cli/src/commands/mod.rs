@@ -33,13 +33,19 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     }
     let host = connect::connect(args.host.as_deref(), args.context.as_deref()).await?;
     match args.command {
-        Command::Init { advertise_addr, listen_addr, default_addr_pool, default_addr_pool_mask_length } => {
+        Command::Init {
+            advertise_addr,
+            listen_addr,
+            default_addr_pool,
+            default_addr_pool_mask_length,
+            force_new_cluster,
+        } => {
             let init = muster_calls::InitCluster {
                 advertise_addr,
                 listen_addr,
                 address_pool: default_addr_pool,
                 subnet_prefix: default_addr_pool_mask_length,
-                ..Default::default()
+                force_new_cluster,
             };
             cluster::init(&host, init).await
         }
