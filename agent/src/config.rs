@@ -96,6 +96,19 @@ struct Given {
     /// Tried before docker.io: host[:port] or URL, comma separated.
     #[arg(long, env = "MUSTER_REGISTRY_MIRRORS", value_name = "NAMES", value_delimiter = ',')]
     registry_mirrors: Option<Vec<String>>,
+    /// Folder with a folder per registry, HOST[:PORT]: *.crt are authorities to trust for it, NAME.cert and NAME.key what
+    /// this host shows of itself.
+    #[arg(long, env = "MUSTER_REGISTRY_CERTS_DIR", value_name = "DIR")]
+    registry_certs_dir: Option<PathBuf>,
+    /// Proxy for registries that speak plain HTTP, e.g. http://proxy:3128.
+    #[arg(long, env = "HTTP_PROXY", value_name = "URL")]
+    http_proxy: Option<String>,
+    /// Proxy for registries that speak TLS.
+    #[arg(long, env = "HTTPS_PROXY", value_name = "URL")]
+    https_proxy: Option<String>,
+    /// Hosts, domains and ranges of addresses that are reached without a proxy, comma separated.
+    #[arg(long, env = "NO_PROXY", value_name = "NAMES")]
+    no_proxy: Option<String>,
     /// Name servers asked for what is no name of ours. Default: those of /etc/resolv.conf.
     #[arg(long, env = "MUSTER_DNS", value_name = "IPS", value_delimiter = ',')]
     dns: Option<Vec<Ipv4Addr>>,
@@ -161,6 +174,8 @@ pub struct Config {
     pub shim: PathBuf,
     pub insecure_registries: Vec<String>,
     pub registry_mirrors: Vec<String>,
+    pub registry_certs_dir: PathBuf,
+    pub proxy: muster_image::ProxyConfig,
     pub dns: Vec<Ipv4Addr>,
     pub labels: Labels,
     pub log: String,
@@ -189,7 +204,8 @@ impl Config {
             hostname "hostname" instance "instance" listen_addr "listen-addr" advertise_addr "advertise-addr"
             cgroup_parent "cgroup-parent" bpffs_dir "bpffs-dir" ebpf "network" uplink "uplink" vxlan_port "vxlan-port"
             bridge_subnet "bridge-subnet" runtime "runtime" shim "shim" insecure_registries "insecure-registries"
-            registry_mirrors "registry-mirrors" dns "dns" labels "labels" log "log" otlp_endpoint "otlp-endpoint")
+            registry_mirrors "registry-mirrors"
+            registry_certs_dir "registry-certs-dir" proxy "http-proxy, https-proxy, no-proxy" dns "dns" labels "labels" log "log" otlp_endpoint "otlp-endpoint")
     }
 
     /// Reads flags, environment and file; prints help and ends where that is what was asked.
@@ -200,6 +216,28 @@ impl Config {
         let top = Given::parse();
         let file = read_file(top.config.as_deref())?;
         Self::check(merge(top, file))
+    }
+
+    /// How the image store reaches registries.
+    pub fn registries(&self) -> muster_image::RegistryConfig {
+        let mut registries = muster_image::RegistryConfig {
+            insecure: self.insecure_registries.clone(),
+            certs_dir: Some(self.registry_certs_dir.clone()),
+            proxy: self.proxy.clone(),
+            ..Default::default()
+        };
+        if !self.registry_mirrors.is_empty() {
+            registries.mirrors.insert("docker.io".to_owned(), self.registry_mirrors.clone());
+        }
+        registries
+    }
+
+    /// Takes over how registries are reached.
+    pub fn take_registries(&mut self, new: &Self) {
+        self.insecure_registries.clone_from(&new.insecure_registries);
+        self.registry_mirrors.clone_from(&new.registry_mirrors);
+        self.registry_certs_dir.clone_from(&new.registry_certs_dir);
+        self.proxy.clone_from(&new.proxy);
     }
 
     fn check(g: Given) -> anyhow::Result<Self> {
@@ -265,6 +303,15 @@ impl Config {
             shim: shim(g.shim)?,
             insecure_registries: g.insecure_registries.unwrap_or_default(),
             registry_mirrors: g.registry_mirrors.unwrap_or_default(),
+            registry_certs_dir: absolute(
+                "registry-certs-dir",
+                g.registry_certs_dir.unwrap_or_else(|| "/etc/muster/certs.d".into()),
+            )?,
+            proxy: muster_image::ProxyConfig {
+                http: or_variable(g.http_proxy, "http_proxy"),
+                https: or_variable(g.https_proxy, "https_proxy"),
+                no_proxy: or_variable(g.no_proxy, "no_proxy"),
+            },
             dns: g.dns.unwrap_or_default(),
             labels: labels(g.labels.unwrap_or_default())?,
             log: g.log.unwrap_or_else(|| "info".to_owned()),
@@ -279,7 +326,7 @@ fn merge(top: Given, base: Given) -> Given {
     over!(top over base: config data_dir run_dir docker_host docker_cluster_host docker_tls_cert docker_tls_key
         docker_tls_ca docker_tls_allow socket_group hostname instance listen_addr
         advertise_addr cgroup_parent bpffs_dir network uplink vxlan_port bridge_subnet runtime shim insecure_registries
-        registry_mirrors dns labels log otlp_endpoint)
+        registry_mirrors registry_certs_dir http_proxy https_proxy no_proxy dns labels log otlp_endpoint)
 }
 
 fn read_file(named: Option<&Path>) -> anyhow::Result<Given> {
@@ -322,6 +369,11 @@ fn shim(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
         return Ok(beside);
     }
     in_path().with_context(|| format!("shim: there is no {} and no muster-shim in PATH", beside.display()))
+}
+
+/// Proxies are also named by variables in lower case.
+fn or_variable(given: Option<String>, name: &str) -> String {
+    given.or_else(|| std::env::var(name).ok()).unwrap_or_default()
 }
 
 fn labels(given: Vec<String>) -> anyhow::Result<Labels> {

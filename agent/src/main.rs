@@ -78,7 +78,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let _lock = lock(&config.data_dir)?;
     fs::write(config.run_dir.join("musterd.pid"), format!("{}\n", std::process::id())).context("write musterd.pid")?;
     let places = cluster::Places::new(cluster::overlay_mtu());
-    let (engine, network) = open_engine(&config, places.clone()).await?;
+    let images = open_images(&config)?;
+    let (engine, network) = open_engine(&config, images.clone(), places.clone()).await?;
     let host = Host::new(config, engine, network, places, telemetry.recent.clone());
     host.resume().await.context("cluster membership")?;
     if let Some(network) = &host.network {
@@ -90,7 +91,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     doors.push(tokio::spawn(metrics::observe(host.clone(), stop.clone())));
     doors.push(tokio::spawn(memory::keep_small(host.moved.clone(), stop.clone())));
     tracing::info!("musterd serves");
-    let mut reloader = Reloader::new(host.clone(), guard);
+    let mut reloader = Reloader::new(host.clone(), guard, images);
     wait_for_signal(|| reloader.reload(&telemetry)).await?;
     tracing::info!("musterd stops; containers go on");
     stop.cancel();
@@ -118,6 +119,7 @@ fn lock(data_dir: &Path) -> anyhow::Result<nix::fcntl::Flock<fs::File>> {
 
 async fn open_engine(
     config: &Config,
+    images: muster_image::Store,
     places: cluster::Places,
 ) -> anyhow::Result<(Arc<LocalEngine>, Option<HostNetwork>)> {
     let runtime = RuncRuntime::new(RuncConfig {
@@ -131,15 +133,12 @@ async fn open_engine(
         Some(network) => Arc::new(network.clone()),
         None => Arc::new(NoNetwork),
     };
-    let images = open_images(config)?;
     let engine = LocalEngine::open(EngineConfig {
         name: config.hostname.clone(),
         cgroup_parent: config.cgroup_parent.clone(),
         bridge_subnet: config.bridge_subnet,
         labels: config.labels.get().iter().map(|(k, v)| format!("{k}={v}")).collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        registry_mirrors: config.registry_mirrors.clone(),
-        insecure_registries: config.insecure_registries.clone(),
         spanning: Arc::new(places),
         ..EngineConfig::new(
             config.data_dir.join("engine"),
@@ -156,11 +155,7 @@ async fn open_engine(
 }
 
 fn open_images(config: &Config) -> anyhow::Result<muster_image::Store> {
-    let mut options = muster_image::Options::default();
-    options.registries.insecure.extend(config.insecure_registries.iter().cloned());
-    if !config.registry_mirrors.is_empty() {
-        options.registries.mirrors.insert("docker.io".to_owned(), config.registry_mirrors.clone());
-    }
+    let options = muster_image::Options { registries: config.registries(), ..Default::default() };
     muster_image::Store::open_with(&config.data_dir.join("images"), options).context("image store")
 }
 

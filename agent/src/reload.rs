@@ -6,18 +6,27 @@ use muster_telemetry::Telemetry;
 use std::sync::Arc;
 
 /// What takes effect at once; certificate files are read again even where their names stay.
-const LIVE: &[&str] = &["docker-tls", "labels", "log"];
+const LIVE: &[&str] = &[
+    "docker-tls",
+    "labels",
+    "log",
+    "insecure-registries",
+    "registry-mirrors",
+    "registry-certs-dir",
+    "http-proxy, https-proxy, no-proxy",
+];
 
 /// Holds what is in force.
 pub struct Reloader {
     host: Arc<Host>,
     guard: Option<Arc<Guard>>,
+    images: muster_image::Store,
     current: Config,
 }
 
 impl Reloader {
-    pub fn new(host: Arc<Host>, guard: Option<Arc<Guard>>) -> Self {
-        Self { current: host.config.clone(), host, guard }
+    pub fn new(host: Arc<Host>, guard: Option<Arc<Guard>>, images: muster_image::Store) -> Self {
+        Self { current: host.config.clone(), host, guard, images }
     }
 
     /// Reads flags, environment and file again and takes over what can be. What happened is logged, field by field.
@@ -41,11 +50,10 @@ impl Reloader {
         if live.contains(&"log") {
             telemetry.set_log(&new.log)?;
         }
-        if let (Some(guard), Some(files)) = (&self.guard, &new.docker_tls)
-            && let Err(e) = guard.reload(files.clone())
-        {
-            // It was valid before.
+        if let Err(e) = self.take_files(new) {
+            // They were valid before.
             telemetry.set_log(&self.current.log)?;
+            self.images.set_registry_config(self.current.registries())?;
             return Err(e);
         }
         let labels = new.labels.get();
@@ -53,6 +61,7 @@ impl Reloader {
         self.host.config.labels.set(labels);
         self.current.docker_tls.clone_from(&new.docker_tls);
         self.current.log.clone_from(&new.log);
+        self.current.take_registries(new);
         for field in later {
             tracing::warn!(
                 field,
@@ -60,5 +69,14 @@ impl Reloader {
             );
         }
         Ok(live)
+    }
+
+    /// What names files, which may be broken.
+    fn take_files(&self, new: &Config) -> anyhow::Result<()> {
+        self.images.set_registry_config(new.registries())?;
+        match (&self.guard, &new.docker_tls) {
+            (Some(guard), Some(files)) => guard.reload(files.clone()),
+            _ => Ok(()),
+        }
     }
 }

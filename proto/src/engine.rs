@@ -334,6 +334,8 @@ engine_calls! {
         commit(commit: muster_calls::Commit, config: Option<ContainerConfig>) -> String;
         image_list(all: bool, digests: bool, filters: Filters) -> Listed<ImageSummary>;
         image_prune(filters: Filters) -> PruneReport;
+        image_search(term: String, limit: u32, filters: Filters, auth: Option<AuthConfig>) -> Vec<SearchResult>;
+        distribution(reference: String, auth: Option<AuthConfig>) -> DistributionInspect;
         volume_create(volume: VolumeCreate) -> Volume;
         volume_list(filters: Filters) -> VolumeList;
         volume_prune(filters: Filters) -> PruneReport;
@@ -425,8 +427,8 @@ engine_calls! {
             Ok(pieces(self.client.clone().image_save(request).await.map_err(from_status)?.into_inner()))
         }
 
-        async fn image_load(&self, tar: Stream<Bytes>, quiet: bool) -> Result<Stream<ProgressLine>> {
-            let open = self.message("", json!({ "quiet": quiet }))?;
+        async fn image_load(&self, tar: Stream<Bytes>, quiet: bool, platform: String) -> Result<Stream<ProgressLine>> {
+            let open = self.message("", json!({ "quiet": quiet, "platform": platform }))?;
             Ok(documents(self.client.clone().image_load(self.wrap(upload(open, tar))).await.map_err(from_status)?.into_inner()))
         }
 
@@ -545,9 +547,13 @@ engine_calls! {
         type ImageLoadStream = Reply<v1::Document>;
         async fn image_load(&self, request: Request<Streaming<v1::Upload>>) -> Result<Response<Self::ImageLoadStream>, Status> {
             #[derive(Deserialize)]
-            struct A { quiet: bool }
+            struct A {
+                quiet: bool,
+                #[serde(default)]
+                platform: String,
+            }
             let (engine, _, a, tar): (_, _, A, _) = self.open_upload(request).await?;
-            Ok(Response::new(document_stream(engine.image_load(tar, a.quiet).await.map_err(to_status)?)))
+            Ok(Response::new(document_stream(engine.image_load(tar, a.quiet, a.platform).await.map_err(to_status)?)))
         }
 
         type ImageImportStream = Reply<v1::Document>;

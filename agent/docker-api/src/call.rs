@@ -116,7 +116,7 @@ impl Call {
 
     /// `X-Registry-Auth`: credentials, `None` when there are none or they cannot be read (a pull may go on without).
     pub fn registry_auth(&self) -> Option<AuthConfig> {
-        decode_auth(self.header("x-registry-auth")).ok().filter(|auth| *auth != AuthConfig::default())
+        decode_registry_auth(self.header("x-registry-auth")).ok().filter(|auth| *auth != AuthConfig::default())
     }
 
     /// The header as it was sent, for services that keep it.
@@ -129,7 +129,7 @@ impl Call {
     /// # Errors
     /// 400 with dockerd's text.
     pub fn push_auth(&self) -> Result<Option<AuthConfig>, Fault> {
-        decode_auth(self.header("x-registry-auth"))
+        decode_registry_auth(self.header("x-registry-auth"))
             .map(|auth| Some(auth).filter(|a| *a != AuthConfig::default()))
             .map_err(|why| {
                 Fault::bad(format!("bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header: {why}"))
@@ -152,8 +152,12 @@ fn parse_document<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     })
 }
 
-/// Reads base64 of either alphabet, with or without padding, holding an [`AuthConfig`]. The error is the reason alone.
-fn decode_auth(header: &str) -> Result<AuthConfig, String> {
+/// Reads an `X-Registry-Auth` header, which services keep as it was sent: base64 of either alphabet, with or without padding,
+/// holding an [`AuthConfig`].
+///
+/// # Errors
+/// The reason alone, without the text, which is a secret.
+pub fn decode_registry_auth(header: &str) -> Result<AuthConfig, String> {
     if header.is_empty() {
         return Err("EOF".to_owned());
     }
@@ -174,16 +178,16 @@ mod tests {
     fn credentials_are_read_in_either_alphabet_and_without_padding() {
         let json = r#"{"username":"ü?>~","password":"b"}"#;
         for header in [STANDARD.encode(json), URL_SAFE_NO_PAD.encode(json)] {
-            assert_eq!(decode_auth(&header).expect("reads").username, "ü?>~");
+            assert_eq!(decode_registry_auth(&header).expect("reads").username, "ü?>~");
         }
-        assert_eq!(decode_auth("e30="), Ok(AuthConfig::default()));
+        assert_eq!(decode_registry_auth("e30="), Ok(AuthConfig::default()));
     }
 
     #[test]
     fn broken_credentials_are_refused() {
-        assert_eq!(decode_auth("").expect_err("refused"), "EOF");
-        assert!(decode_auth("!!").is_err());
-        assert!(decode_auth(&STANDARD.encode("[1")).is_err());
+        assert_eq!(decode_registry_auth("").expect_err("refused"), "EOF");
+        assert!(decode_registry_auth("!!").is_err());
+        assert!(decode_registry_auth(&STANDARD.encode("[1")).is_err());
     }
 
     #[test]

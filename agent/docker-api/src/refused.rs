@@ -21,9 +21,7 @@ refused! {
     build: "build";
     build_cancel: "cancelling a build";
     checkpoint: "checkpoint";
-    distribution: "asking a registry for an image (distribution inspect)";
     grpc: "BuildKit over /grpc";
-    search: "searching the registry";
     session: "BuildKit sessions";
     volume_update: "volume update (cluster volumes)";
     unlock_key: "swarm unlock-key (auto-lock)";

@@ -66,7 +66,7 @@ fn engine() -> Vec<Route> {
         GET "/exec/{name}/json" => attach::exec_inspect;
 
         GET "/images/json" => images::list;
-        GET "/images/search" => refused::search;
+        GET "/images/search" => images::search;
         GET "/images/get" => images::save;
         POST "/images/create" => images::create;
         POST "/images/load" => images::load;
@@ -78,7 +78,7 @@ fn engine() -> Vec<Route> {
         POST "/images/{name}/tag" => images::tag;
         DELETE "/images/{name}" => images::remove;
         POST "/commit" => images::commit;
-        GET "/distribution/{name}/json" => refused::distribution;
+        GET "/distribution/{name}/json" => images::distribution;
 
         POST "/build" => refused::build;
         POST "/build/prune" => refused::build_prune;

@@ -9,10 +9,10 @@ use muster_calls::{
 };
 use muster_model::engine::{
     AuthConfig, ContainerConfig, ContainerCreateBody, ContainerCreated, ContainerInspect, ContainerSummary,
-    ContainerUpdate, ContainerUpdated, DiskUsage, EventMessage, ExecConfig, ExecInspect, FilesystemChange,
-    ImageDeleteItem, ImageHistoryItem, ImageInspect, ImageSummary, NetworkConnect, NetworkCreate, NetworkCreated,
-    NetworkDisconnect, NetworkResource, ProgressLine, PruneReport, Stats, SystemInfo, TopResult, VersionInfo, Volume,
-    VolumeCreate, VolumeList, WaitResult,
+    ContainerUpdate, ContainerUpdated, DiskUsage, DistributionInspect, EventMessage, ExecConfig, ExecInspect,
+    FilesystemChange, ImageDeleteItem, ImageHistoryItem, ImageInspect, ImageSummary, NetworkConnect, NetworkCreate,
+    NetworkCreated, NetworkDisconnect, NetworkResource, ProgressLine, PruneReport, SearchResult, Stats, SystemInfo,
+    TopResult, VersionInfo, Volume, VolumeCreate, VolumeList, WaitResult,
 };
 use muster_runtime::{ProcessRef, TtySize};
 
@@ -226,8 +226,8 @@ impl Engine for LocalEngine {
         self.shared.image_save(names).await
     }
 
-    async fn image_load(&self, tar: Stream<Bytes>, quiet: bool) -> Result<Stream<ProgressLine>> {
-        self.shared.image_load(tar, quiet).await
+    async fn image_load(&self, tar: Stream<Bytes>, quiet: bool, platform: String) -> Result<Stream<ProgressLine>> {
+        self.shared.image_load(tar, quiet, &platform).await
     }
 
     async fn image_import(
@@ -240,6 +240,24 @@ impl Engine for LocalEngine {
         platform: String,
     ) -> Result<Stream<ProgressLine>> {
         self.shared.image_import(tar, repo, tag, message, changes, platform).await
+    }
+
+    async fn distribution(&self, reference: String, auth: Option<AuthConfig>) -> Result<DistributionInspect> {
+        self.shared.distribution(&reference, auth).await
+    }
+
+    async fn image_search(
+        &self,
+        term: String,
+        limit: u32,
+        filters: Filters,
+        auth: Option<AuthConfig>,
+    ) -> Result<Vec<SearchResult>> {
+        self.shared.image_search(&term, limit, &filters, auth).await
+    }
+
+    async fn auth(&self, auth: AuthConfig) -> Result<String> {
+        self.shared.login(auth).await
     }
 
     async fn image_prune(&self, filters: Filters) -> Result<PruneReport> {

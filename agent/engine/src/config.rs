@@ -34,9 +34,6 @@ pub struct EngineConfig {
     pub mtu: u32,
     /// `key=value`, shown by `info`.
     pub labels: Vec<String>,
-    /// Mirrors of docker.io and registries without checked TLS, as configured in the image store: shown by `info`.
-    pub registry_mirrors: Vec<String>,
-    pub insecure_registries: Vec<String>,
     /// Log options of containers that name none (`max-size`, `max-file`).
     pub log_options: BTreeMap<String, String>,
 }
@@ -66,8 +63,6 @@ impl EngineConfig {
             address_pools: default_pools(),
             mtu: 1500,
             labels: Vec::new(),
-            registry_mirrors: Vec::new(),
-            insecure_registries: Vec::new(),
             log_options: BTreeMap::new(),
         }
     }

@@ -382,7 +382,8 @@ async fn images_are_tagged_saved_loaded_committed_and_kept_while_used() {
     let saved = bytes(engine.image_save(vec!["other:1".into()]).await.expect("saved")).await;
     let removed = engine.image_remove("other:1", false, false).await.expect("untagged");
     assert_eq!(removed[0].untagged, "other:1");
-    let lines = engine.image_load(stream::iter([Ok(Bytes::from(saved))]).boxed(), true).await.expect("loaded");
+    let lines =
+        engine.image_load(stream::iter([Ok(Bytes::from(saved))]).boxed(), true, String::new()).await.expect("loaded");
     let lines: Vec<_> = lines.map(|l| l.expect("line").stream).collect().await;
     assert_eq!(lines, ["Loaded image: other:1\n"]);
     let outcome = run(&engine, Some("maker"), script("echo mark > /mark")).await;

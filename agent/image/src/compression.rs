@@ -2,12 +2,17 @@
 
 use std::io::{self, BufReader, Read};
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::{CONCATENATED, Stream};
 
 use crate::{Error, Result};
 
 /// Largest zstd window accepted, as a power of two: 128 MiB, what the `zstd` program accepts without being told to.
 const ZSTD_WINDOW_LOG: u32 = 27;
+/// Most bytes an xz stream may need to be decoded: that of `xz -9`, whose dictionary has 64 MiB, with room to spare.
+const XZ_MEMORY: u64 = 100 << 20;
 /// Bytes read ahead of a decoder.
 const BUFFER: usize = 128 << 10;
 
@@ -16,10 +21,10 @@ const BUFFER: usize = 128 << 10;
 #[error("more than {0} bytes after decompression")]
 pub(crate) struct LimitExceeded(pub(crate) u64);
 
-/// The plain bytes of `reader`: gzip, zstd and uncompressed data are told apart by their first bytes.
+/// The plain bytes of `reader`: gzip, zstd, xz, bzip2 and uncompressed data are told apart by their first bytes.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for other compressions, by name. Reading fails beyond `limit` bytes.
+/// [`Error::Io`] when the first bytes cannot be read. Reading fails beyond `limit` bytes.
 pub(crate) fn decoder<'a, R: Read + Send + 'a>(reader: R, limit: u64) -> Result<Box<dyn Read + Send + 'a>> {
     let mut reader = reader;
     let start = peek(&mut reader).map_err(|source| io_error("read", source))?;
@@ -32,8 +37,12 @@ pub(crate) fn decoder<'a, R: Read + Send + 'a>(reader: R, limit: u64) -> Result<
             decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|e| io_error("start zstd for", e))?;
             Box::new(decoder)
         }
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => return Err(Error::Unsupported("xz compression".into())),
-        [b'B', b'Z', b'h', ..] => return Err(Error::Unsupported("bzip2 compression".into())),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+            let stream =
+                Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED).map_err(|e| io_error("start xz for", e.into()))?;
+            Box::new(XzDecoder::new_stream(reader, stream))
+        }
+        [b'B', b'Z', b'h', ..] => Box::new(MultiBzDecoder::new(reader)),
         _ => Box::new(reader),
     };
     Ok(Box::new(Limited { inner: plain, left: limit, limit }))
@@ -88,7 +97,12 @@ mod tests {
     fn every_supported_compression_gives_the_same_bytes() {
         let plain = vec![7_u8; 100_000];
         let zstd = zstd::encode_all(&plain[..], 1).unwrap_or_else(|error| panic!("{error}"));
-        for packed in [plain.clone(), gzip(&plain), zstd, [gzip(&plain[..10]), gzip(&plain[10..])].concat()] {
+        let (mut xz, mut bzip2) = (Vec::new(), Vec::new());
+        liblzma::read::XzEncoder::new(&plain[..], 1).read_to_end(&mut xz).unwrap_or_else(|error| panic!("{error}"));
+        let mut encoder = bzip2::read::BzEncoder::new(&plain[..], bzip2::Compression::fast());
+        encoder.read_to_end(&mut bzip2).unwrap_or_else(|error| panic!("{error}"));
+        let two = [gzip(&plain[..10]), gzip(&plain[10..])].concat();
+        for packed in [plain.clone(), gzip(&plain), zstd, two, xz, bzip2] {
             assert_eq!(read(&packed, 100_000).ok().as_ref(), Some(&plain));
         }
         assert_eq!(read(b"", 0).ok(), Some(Vec::new()));
@@ -101,8 +115,29 @@ mod tests {
     }
 
     #[test]
-    fn other_compressions_are_refused_by_name() {
-        let error = decoder(&b"\xfd7zXZ\0rest"[..], 1).err().map(|error| error.to_string());
-        assert_eq!(error.as_deref(), Some("xz compression is not supported"));
+    fn an_xz_stream_that_wants_much_memory_is_refused() {
+        let mut packed = Vec::new();
+        liblzma::read::XzEncoder::new(&b"few bytes"[..], 0).read_to_end(&mut packed).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(read_all(&packed).ok(), Some(b"few bytes".to_vec()));
+        // Its block header (xz file format, 3.1) made to ask for the largest dictionary, 4 GiB.
+        let header = 12..12 + usize::from(packed[12]) * 4;
+        let filter =
+            packed[header.clone()].windows(2).position(|id| id == [0x21, 1]).unwrap_or_else(|| panic!("LZMA2"));
+        packed[header.start + filter + 2] = 40;
+        let mut crc = flate2::Crc::new();
+        crc.update(&packed[header.clone()]);
+        packed[header.end..header.end + 4].copy_from_slice(&crc.sum().to_le_bytes());
+        assert!(read_all(&packed).is_err(), "it was decoded");
+    }
+
+    fn read_all(packed: &[u8]) -> io::Result<Vec<u8>> {
+        read(packed, u64::MAX)
+    }
+
+    #[test]
+    fn broken_streams_of_every_kind_are_errors() {
+        for start in [&b"\x1f\x8b"[..], b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh9"] {
+            assert!(read_all(&[start, b"nothing of the kind follows"].concat()).is_err(), "{start:?}");
+        }
     }
 }

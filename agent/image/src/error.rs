@@ -54,6 +54,14 @@ pub enum Error {
         /// The registry's words.
         reason: String,
     },
+    /// The registry does not take the credentials of a login.
+    #[error("{reason}")]
+    LoginFailed {
+        /// Host and port.
+        registry: String,
+        /// What was asked and what was answered.
+        reason: String,
+    },
     /// No answer from the registry: name, route, port, TLS or time-out.
     #[error("registry {registry} is unreachable: {reason}")]
     Unreachable {

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::digest::Hashing;
 use crate::error::{At, blocking};
+use crate::follow::Follow;
 use crate::manifest::Descriptor;
 use crate::progress::{Reporter, Status};
 use crate::registry::Remote;
@@ -29,6 +30,8 @@ struct Part {
     path: PathBuf,
     /// Some bytes came from an earlier attempt.
     resumed: bool,
+    /// Told how far the file is.
+    follow: Arc<Follow>,
 }
 
 /// One blob to fetch, and all that is needed for it.
@@ -40,14 +43,16 @@ pub(crate) struct Fetch<'a> {
     /// Held by the blocking side too.
     pub(crate) claim: &'a Arc<Claim>,
     pub(crate) reporter: &'a Reporter,
+    /// Who unpacks while it comes reads by this.
+    pub(crate) follow: Arc<Follow>,
 }
 
 impl Fetch<'_> {
     /// Fetches and verifies the blob. After a failure the part stays, and the next attempt goes on from there.
     pub(crate) async fn run(&self) -> Result<Temporary> {
         let id = self.blob.digest.short();
-        let path = self.inner.layout.ingest.join(format!("{}.part", self.blob.digest.hex()));
-        let mut part = self.blocking(move || Part::open(path)).await?;
+        let (path, follow) = (self.part(), self.follow.clone());
+        let mut part = self.blocking(move || Part::open(path, follow)).await?;
         let mut failures = 0;
         let (mut remotes, mut again) = (self.remotes.iter(), true);
         let mut remote = remotes.next().ok_or(Error::Closed)?;
@@ -81,6 +86,11 @@ impl Fetch<'_> {
             let pause = self.inner.registries.config().retry_pause * 2_u32.saturating_pow(failures - 1);
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// The file that the blob is fetched into.
+    pub(crate) fn part(&self) -> PathBuf {
+        self.inner.layout.ingest.join(format!("{}.part", self.blob.digest.hex()))
     }
 
     /// Fetches what is missing. The outer error is the disk's; the inner one the registry's, with the part so far.
@@ -155,14 +165,15 @@ impl Fetch<'_> {
 
     async fn verified(&self, part: Part, id: &str) -> Result<std::result::Result<Temporary, (Part, Error)>> {
         self.reporter.state(id, Status::VerifyingChecksum).await;
-        let Part { file, path, resumed } = part;
+        let Part { file, path, resumed, follow } = part;
         let (file, found, count) = file.finish();
         if found == self.blob.digest && count == self.blob.size {
+            follow.whole();
             self.reporter.state(id, Status::DownloadComplete).await;
             return Ok(Ok(Temporary::kept(path, self.inner.trash.clone())));
         }
         let error = Error::CorruptBlob { digest: self.blob.digest, reason: format!("{count} bytes of {found} came") };
-        Ok(Err((Part { file: Hashing::new(file), path, resumed }, error)))
+        Ok(Err((Part { file: Hashing::new(file), path, resumed, follow }, error)))
     }
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -210,25 +221,28 @@ pub(crate) fn is_passing(error: &Error) -> bool {
 fn write_all(mut part: Part, mut inbox: mpsc::Receiver<Bytes>) -> Result<Part> {
     while let Some(chunk) = inbox.blocking_recv() {
         part.file.write_all(&chunk).at("write", &part.path)?;
+        part.follow.reached(part.file.count());
     }
     Ok(part)
 }
 
 impl Part {
     /// Opens what an earlier attempt left and digests it; the file is positioned at its end.
-    fn open(path: PathBuf) -> Result<Self> {
+    fn open(path: PathBuf, follow: Arc<Follow>) -> Result<Self> {
         let open = |path: &Path| File::options().create(true).truncate(false).read(true).write(true).open(path);
         let mut reader = Hashing::new(open(&path).at("open", &path)?);
         io::copy(&mut reader, &mut io::sink()).at("read", &path)?;
         let resumed = reader.count() > 0;
-        Ok(Self { file: reader, path, resumed })
+        follow.reached(reader.count());
+        Ok(Self { file: reader, path, resumed, follow })
     }
 
     /// Forgets what is there.
     fn restart(self) -> Result<Self> {
+        self.follow.begin_anew();
         let (mut file, ..) = self.file.finish();
         file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).at("empty", &self.path)?;
-        Ok(Self { file: Hashing::new(file), path: self.path, resumed: false })
+        Ok(Self { file: Hashing::new(file), path: self.path, resumed: false, follow: self.follow })
     }
 }
 

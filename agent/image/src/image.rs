@@ -31,6 +31,10 @@ pub struct Image {
     pub platform: Platform,
     /// Digest of its manifest in this store.
     pub manifest: Digest,
+    /// Media type of that manifest.
+    pub manifest_type: String,
+    /// Bytes of that manifest.
+    pub manifest_size: u64,
     /// The image it was committed or built from, where that is known.
     pub parent: Option<Digest>,
     /// When a tag was last set on it.
@@ -217,6 +221,8 @@ impl View {
             raw_config: stored.raw_config.clone(),
             layers: stored.layers.clone(),
             manifest: stored.manifest,
+            manifest_type: stored.manifest_type.clone(),
+            manifest_size: stored.manifest_size,
             parent: stored.parent,
         })
     }

@@ -36,6 +36,8 @@ pub(crate) struct View {
 /// An image without its names.
 pub(crate) struct Stored {
     pub(crate) manifest: Digest,
+    pub(crate) manifest_type: String,
+    pub(crate) manifest_size: u64,
     pub(crate) parent: Option<Digest>,
     pub(crate) config: Arc<ImageConfig>,
     pub(crate) raw_config: Bytes,
@@ -276,8 +278,15 @@ fn read_image(layout: &Layout, record: &ImageRecord) -> Result<Stored> {
         layers.push(Layer { chain_id, diff_id: *diff_id, blob: blob.digest, blob_size: blob.size, size });
         parent = Some(chain_id);
     }
-    let config = Arc::new(config);
-    Ok(Stored { manifest: record.manifest, parent: record.parent, config, raw_config: raw_config.into(), layers })
+    Ok(Stored {
+        manifest: record.manifest,
+        manifest_type: manifest.media_type.unwrap_or_else(|| manifest::OCI_MANIFEST.into()),
+        manifest_size: raw_manifest.len() as u64,
+        parent: record.parent,
+        config: Arc::new(config),
+        raw_config: raw_config.into(),
+        layers,
+    })
 }
 
 /// Parses an image configuration.

@@ -5,24 +5,81 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::Arc;
 
+use crate::ahead::ahead;
 use crate::archive::{self, UnpackOptions, Whiteouts};
 use crate::compression::{LimitExceeded, decoder};
 use crate::digest::Hashing;
 use crate::error::At;
+use crate::follow::{Broken, Follow};
+use crate::manifest::Descriptor;
 use crate::staging::Temporary;
 use crate::store::{Inner, LayerMeta};
 use crate::{Digest, Error, Result};
+
+/// Bytes of a blob from which on decompressing it is worth a thread.
+const WORTH_A_THREAD: u64 = 1 << 20;
 
 /// Unpacks the layer in `blob` into a new folder under `ingest/` and compares the uncompressed bytes with `diff_id`.
 /// Blocks.
 pub(crate) fn unpack(inner: &Inner, blob: &Path, digest: &Digest, diff_id: &Digest) -> Result<Temporary> {
     let file = File::open(blob).at("open", blob)?;
+    let size = file.metadata().at("read", blob)?.len();
+    unpack_from(inner, file, size, digest, diff_id)
+}
+
+/// The same of a blob that is still being fetched into `part`; `None` when it began anew or does not come.
+pub(crate) fn unpack_as_it_comes(
+    inner: &Inner,
+    part: &Path,
+    follow: &Arc<Follow>,
+    blob: &Descriptor,
+    diff_id: &Digest,
+) -> Result<Option<Temporary>> {
+    let open = File::options().create(true).truncate(false).read(true).write(true).open(part);
+    let source = follow.reader(open.at("open", part)?);
+    match unpack_from(inner, source, blob.size, &blob.digest, diff_id) {
+        Err(error) if is_broken(&error) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn is_broken(error: &Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if inner.is_some_and(|inner| inner.is::<Broken>()) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// `size`: bytes of the source. Large ones are decompressed on a thread of their own.
+fn unpack_from(
+    inner: &Inner,
+    source: impl Read + Send,
+    size: u64,
+    digest: &Digest,
+    diff_id: &Digest,
+) -> Result<Temporary> {
     let limit = inner.options.max_unpacked_bytes;
-    let mut plain = Hashing::new(decoder(file, limit)?);
     let temporary = Temporary::new(inner.layout.ingest_path("layer"), inner.trash.clone());
-    let size = extract(inner, &temporary, &mut plain).map_err(|error| describe(error, digest, limit))?;
-    let (_, found, _) = plain.finish();
+    let unpacked = std::thread::scope(|scope| {
+        let plain = decoder(source, limit)?;
+        let plain: Box<dyn Read + '_> = if size < WORTH_A_THREAD {
+            plain
+        } else {
+            Box::new(ahead(scope, plain).at("start a thread for", temporary.path())?)
+        };
+        let mut plain = Hashing::new(plain);
+        let bytes = extract(inner, &temporary, &mut plain)?;
+        let (_, found, _) = plain.finish();
+        Ok((bytes, found))
+    });
+    let (size, found) = unpacked.map_err(|error| describe(error, digest, limit))?;
     if found != *diff_id {
         let reason = format!("it unpacks to {found}, the image config says {diff_id}");
         return Err(Error::CorruptBlob { digest: *digest, reason });
@@ -68,6 +125,9 @@ fn finish(temporary: &Temporary, meta: LayerMeta) -> Result<()> {
 fn describe(error: Error, digest: &Digest, limit: u64) -> Error {
     match error {
         Error::Archive(archive::Error::Stream(source)) => {
+            if source.get_ref().is_some_and(|inner| inner.is::<Broken>()) {
+                return Error::Archive(archive::Error::Stream(source));
+            }
             if source.get_ref().is_some_and(|inner| inner.is::<LimitExceeded>()) {
                 return Error::TooLarge { what: format!("layer {digest}, unpacked,"), limit };
             }

@@ -51,8 +51,8 @@ pub struct Import {
 }
 
 impl Store {
-    /// Loads all images of an archive, plain, gzip or zstd: `docker save`'s or an OCI image layout. Of an index the
-    /// entry for this host's platform is taken.
+    /// Loads all images of an archive, plain or compressed: `docker save`'s or an OCI image layout. Of an index the
+    /// entry for `platform` is taken.
     ///
     /// # Errors
     /// [`Error::InvalidArchive`], [`Error::CorruptBlob`], [`Error::Malformed`], [`Error::NoMatchingPlatform`],
@@ -60,13 +60,14 @@ impl Store {
     pub async fn load(
         &self,
         reader: impl AsyncRead + Send + Unpin + 'static,
+        platform: &Platform,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Vec<Loaded>> {
         let reporter = Reporter::new(progress);
-        let (inner, reader) = (self.inner.clone(), SyncIoBridge::new(reader));
+        let (inner, reader, platform) = (self.inner.clone(), SyncIoBridge::new(reader), platform.clone());
         let (spool, plans) = blocking(move || {
             let spool = Spool::read(&inner, reader)?;
-            let plans = plan(&spool)?;
+            let plans = plan(&spool, &platform)?;
             Ok((spool, plans))
         })
         .await?;
@@ -101,7 +102,7 @@ impl Store {
         Ok(Loaded { id: plan.id, names })
     }
 
-    /// Makes an image of one layer from the tar of a root file system, plain, gzip or zstd.
+    /// Makes an image of one layer from the tar of a root file system, plain or compressed.
     ///
     /// # Errors
     /// [`Error::Archive`], [`Error::Unsupported`], [`Error::TooLarge`], [`Error::Io`].
@@ -227,7 +228,7 @@ impl Spool {
 }
 
 /// What images an archive holds. Where it is both an OCI layout and Docker's, the layout counts: it has the manifests.
-fn plan(spool: &Spool) -> Result<Vec<Plan>> {
+fn plan(spool: &Spool, platform: &Platform) -> Result<Vec<Plan>> {
     let saved: Option<Vec<Saved>> = match spool.document("manifest.json")? {
         Some(json) => {
             Some(serde_json::from_slice(&json).map_err(|e| Error::InvalidArchive(format!("manifest.json: {e}")))?)
@@ -236,7 +237,7 @@ fn plan(spool: &Spool) -> Result<Vec<Plan>> {
     };
     let index = spool.document("index.json")?;
     match (index, saved) {
-        (Some(index), saved) => match oci_plans(spool, &index, saved.as_deref().unwrap_or_default()) {
+        (Some(index), saved) => match oci_plans(spool, platform, &index, saved.as_deref().unwrap_or_default()) {
             Err(error @ (Error::InvalidArchive(_) | Error::NoMatchingPlatform { .. })) => match saved {
                 Some(saved) => docker_plans(spool, &saved),
                 None => Err(error),
@@ -248,12 +249,12 @@ fn plan(spool: &Spool) -> Result<Vec<Plan>> {
     }
 }
 
-fn oci_plans(spool: &Spool, index: &[u8], saved: &[Saved]) -> Result<Vec<Plan>> {
+fn oci_plans(spool: &Spool, platform: &Platform, index: &[u8], saved: &[Saved]) -> Result<Vec<Plan>> {
     let bad = |reason: String| Error::InvalidArchive(format!("index.json: {reason}"));
     let index: manifest::Index = serde_json::from_slice(index).map_err(|error| bad(error.to_string()))?;
     let mut plans: Vec<Plan> = Vec::new();
     for entry in &index.manifests {
-        let mut plan = oci_plan(spool, entry)?;
+        let mut plan = oci_plan(spool, platform, entry)?;
         plan.names.extend(annotated_name(entry));
         match plans.iter_mut().find(|known| known.id == plan.id) {
             Some(known) => known.names.append(&mut plan.names),
@@ -273,13 +274,13 @@ fn oci_plans(spool: &Spool, index: &[u8], saved: &[Saved]) -> Result<Vec<Plan>> 
     Ok(plans)
 }
 
-fn oci_plan(spool: &Spool, entry: &Descriptor) -> Result<Plan> {
+fn oci_plan(spool: &Spool, wanted: &Platform, entry: &Descriptor) -> Result<Plan> {
     let mut digest = entry.digest;
     let mut raw = spool.blob_document(&digest)?;
     if let Parsed::Index(index) = manifest::parse(&raw, &digest)? {
-        let (wanted, reference, available) = (Platform::host(), digest.to_string(), index.available());
-        let Some(chosen) = index.choose(&wanted) else {
-            return Err(Error::NoMatchingPlatform { wanted: Box::new(wanted), reference, available });
+        let (reference, available) = (digest.to_string(), index.available());
+        let Some(chosen) = index.choose(wanted) else {
+            return Err(Error::NoMatchingPlatform { wanted: Box::new(wanted.clone()), reference, available });
         };
         digest = chosen.digest;
         raw = spool.blob_document(&digest)?;

@@ -16,6 +16,8 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// OCI image configuration.
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Docker image configuration.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// OCI layer, not compressed.
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// OCI layer, gzip.
@@ -80,13 +82,19 @@ pub struct Index {
 
 /// What a tag may point at.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Parsed {
+pub enum Parsed {
+    /// One image.
     Manifest(Manifest),
+    /// Several, for different platforms.
     Index(Index),
 }
 
-/// Reads a manifest or an index, told apart by the fields they must have and not by a header that may lie.
-pub(crate) fn parse(bytes: &[u8], digest: &Digest) -> Result<Parsed> {
+/// Reads a manifest or an index, told apart by the fields they must have and not by a header that may lie. `digest` is for
+/// the error.
+///
+/// # Errors
+/// [`Error::Malformed`].
+pub fn parse(bytes: &[u8], digest: &Digest) -> Result<Parsed> {
     let malformed = |reason: String| Error::Malformed { what: "manifest", digest: *digest, reason };
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -115,7 +123,7 @@ pub(crate) fn parse(bytes: &[u8], digest: &Digest) -> Result<Parsed> {
 
 impl Index {
     /// The entry that suits `platform` best; the first of equals. Entries that are no images (attestations) never do.
-    pub(crate) fn choose(&self, platform: &Platform) -> Option<&Descriptor> {
+    pub fn choose(&self, platform: &Platform) -> Option<&Descriptor> {
         let scored = self.manifests.iter().enumerate().filter_map(|(position, entry)| {
             let distance = match &entry.platform {
                 Some(offered) => platform.distance(offered)?,
@@ -127,7 +135,7 @@ impl Index {
     }
 
     /// The platforms on offer, for an error text.
-    pub(crate) fn available(&self) -> String {
+    pub fn available(&self) -> String {
         let known = |platform: &&Platform| platform.os != "unknown";
         let names: Vec<String> =
             self.manifests.iter().filter_map(|e| e.platform.as_ref()).filter(known).map(ToString::to_string).collect();

@@ -1,13 +1,17 @@
 //! Pulling an image from a registry.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use http::header::ACCEPT;
 use http::{Method, StatusCode};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::error::blocking;
 use crate::fetch::{self, Fetch};
+use crate::follow::Following;
 use crate::index::{self, ImageRecord};
 use crate::manifest::{self, Descriptor, Manifest, Parsed};
 use crate::progress::{Reporter, Status};
@@ -16,10 +20,10 @@ use crate::staging::{Staging, Temporary};
 use crate::{Digest, Error, Image, ImageConfig, Platform, Progress, Reference, Result, Store, layer};
 
 /// A manifest as it came.
-struct Found {
-    bytes: Bytes,
-    digest: Digest,
-    parsed: Parsed,
+pub(crate) struct Found {
+    pub(crate) bytes: Bytes,
+    pub(crate) digest: Digest,
+    pub(crate) parsed: Parsed,
 }
 
 /// A blob, and the layer folders that are made of it: several when an image has the same layer twice.
@@ -64,7 +68,7 @@ impl Store {
             reporter.line(Status::UpToDate(familiar)).await;
             return Ok(image);
         }
-        let remotes = self.inner.registries.pull_from(reference, auth);
+        let remotes = self.inner.registries.pull_from(reference, auth)?;
         let (remotes, top) = first_manifest(&remotes, reference).await?;
         let found = choose(&remotes[0], reference, platform, &top).await?;
         let Parsed::Manifest(manifest) = &found.parsed else {
@@ -149,7 +153,7 @@ impl Store {
         for layer in wanted {
             let (inner, claim) = (&self.inner, &claim);
             work.push(async move {
-                let fetch = Fetch { inner, remotes, blob: &layer.blob, claim, reporter };
+                let fetch = Fetch { inner, remotes, blob: &layer.blob, claim, reporter, follow: Arc::default() };
                 let made = one_layer(&fetch, layer).await;
                 (layer, made)
             });
@@ -181,21 +185,38 @@ async fn one_layer(fetch: &Fetch<'_>, layer: &Wanted) -> Result<Made> {
         missing.retain(|folder| !layout.layer(&folder.chain_id).exists());
         Ok((blob_path.exists(), missing))
     });
-    let (has_blob, missing) = here.await?;
+    let (has_blob, mut missing) = here.await?;
     if has_blob && missing.is_empty() {
         fetch.reporter.state(&id, Status::AlreadyExists).await;
         return Ok((None, Vec::new()));
     }
-    let blob = if has_blob { None } else { Some(fetch.run().await?) };
-    if !missing.is_empty() {
+    let following = Following(fetch.follow.clone());
+    let unpacking = match missing.first() {
+        Some(folder) if !has_blob => Some(unpack_as_it_comes(fetch, folder)),
+        _ => None,
+    };
+    let blob = if has_blob { Ok(None) } else { fetch.run().await.map(Some) };
+    drop(following);
+    if blob.is_ok() && !missing.is_empty() {
         fetch.reporter.state(&id, Status::Extracting).await;
     }
+    let early = match unpacking {
+        // A blob that began anew was read in vain: it is whole now.
+        Some(unpacking) => unpacking.await.map_err(|error| Error::Task(error.to_string()))?,
+        None => Unpacking::InVain,
+    };
+    let blob = blob?;
+    let early = match early {
+        Unpacking::Ended(folder) => Some((folder?, missing.remove(0).chain_id)),
+        Unpacking::InVain => None,
+    };
     let (claim, digest) = (fetch.claim.clone(), layer.blob.digest);
     let made = blocking(move || {
         let _claim = claim;
         let path = blob.as_ref().map_or_else(|| inner.layout.blob(&digest), |blob| blob.path().to_owned());
         let unpack = |folder: Folder| Ok((layer::unpack(&inner, &path, &digest, &folder.diff_id)?, folder.chain_id));
-        let folders = missing.into_iter().map(unpack).collect::<Result<Vec<_>>>()?;
+        let late = missing.into_iter().map(unpack);
+        let folders = early.into_iter().map(Ok).chain(late).collect::<Result<Vec<_>>>()?;
         Ok((blob, folders))
     })
     .await?;
@@ -203,8 +224,29 @@ async fn one_layer(fetch: &Fetch<'_>, layer: &Wanted) -> Result<Made> {
     Ok(made)
 }
 
+/// What came of unpacking a blob while it was fetched.
+enum Unpacking {
+    Ended(Result<Temporary>),
+    /// The blob began anew, or did not come to its end.
+    InVain,
+}
+
+/// Begins to unpack a blob that is being fetched. It ends with the fetch, however that ends.
+fn unpack_as_it_comes(fetch: &Fetch<'_>, folder: &Folder) -> JoinHandle<Unpacking> {
+    let (inner, follow, claim) = (fetch.inner.clone(), fetch.follow.clone(), fetch.claim.clone());
+    let (path, blob, diff_id) = (fetch.part(), fetch.blob.clone(), folder.diff_id);
+    tokio::task::spawn_blocking(move || {
+        let _claim = claim;
+        match layer::unpack_as_it_comes(&inner, &path, &follow, &blob, &diff_id) {
+            Ok(Some(folder)) => Unpacking::Ended(Ok(folder)),
+            Ok(None) => Unpacking::InVain,
+            Err(error) => Unpacking::Ended(Err(error)),
+        }
+    })
+}
+
 /// The first host that has the manifest, with those after it, and the manifest. The last host's error counts.
-async fn first_manifest<'a>(remotes: &'a [Remote], reference: &Reference) -> Result<(&'a [Remote], Found)> {
+pub(crate) async fn first_manifest<'a>(remotes: &'a [Remote], reference: &Reference) -> Result<(&'a [Remote], Found)> {
     let mut last = Error::ManifestNotFound { reference: reference.familiar() };
     for (position, remote) in remotes.iter().enumerate() {
         match get_manifest(remote, reference, &reference.target(), reference.digest()).await {
@@ -234,7 +276,7 @@ async fn choose(remote: &Remote, reference: &Reference, platform: &Platform, top
 }
 
 /// Asks once more when the registry was only busy or the connection broke.
-async fn once_more<T, F: Future<Output = Result<T>>>(remote: &Remote, ask: impl Fn() -> F) -> Result<T> {
+pub(crate) async fn once_more<T, F: Future<Output = Result<T>>>(remote: &Remote, ask: impl Fn() -> F) -> Result<T> {
     match ask().await {
         Err(error) if fetch::is_passing(&error) => {
             tracing::debug!(registry = remote.host(), %error, "asking once more");
@@ -245,7 +287,7 @@ async fn once_more<T, F: Future<Output = Result<T>>>(remote: &Remote, ask: impl 
     }
 }
 
-async fn ask_config(remote: &Remote, config: &Descriptor) -> Result<Bytes> {
+pub(crate) async fn ask_config(remote: &Remote, config: &Descriptor) -> Result<Bytes> {
     let url = remote.url(&format!("blobs/{}", config.digest)).await?;
     let response = remote.send(Method::GET, url, &[]).await?;
     if response.status() != StatusCode::OK {

@@ -15,9 +15,11 @@ use tokio::sync::mpsc;
 use url::Url;
 
 use crate::error::blocking;
+use crate::fetch::is_passing;
 use crate::manifest::{self, Descriptor, Manifest, Parsed};
 use crate::progress::{Reporter, Status};
-use crate::registry::{Activity, Body, Credentials, Remote, full_body};
+use crate::pull::once_more;
+use crate::registry::{Act, Activity, Body, Credentials, Remote, full_body};
 use crate::{Digest, Error, Progress, Reference, Result, Store};
 
 /// Size of the pieces a blob is sent in.
@@ -65,12 +67,13 @@ impl Store {
         let Parsed::Manifest(manifest) = manifest::parse(&raw, &image.manifest)? else {
             return Err(missing());
         };
-        let remote = self.inner.registries.push_to(reference, auth);
+        let remote = self.inner.registries.origin(reference, Act::Push, auth)?;
         reporter.line(Status::PushRefersTo(reference.repository())).await;
         self.push_layers(&remote, reference, &manifest, &reporter).await?;
         self.push_blob(&remote, &manifest.config, &[], None).await?;
         let size = raw.len() as u64;
-        put_manifest(&remote, tag, &manifest, raw, &image.manifest).await?;
+        let raw = Bytes::from(raw);
+        once_more(&remote, || put_manifest(&remote, tag, &manifest, raw.clone(), &image.manifest)).await?;
         let name = reference.with_digest(image.manifest);
         self.inner.index.run(move |writer| writer.put_ref(name, id)).await?;
         reporter.line(Status::PushedManifest(tag.to_owned(), image.manifest, size)).await;
@@ -130,15 +133,18 @@ impl Store {
         reporter: Option<&Reporter>,
     ) -> Result<Status> {
         let url = remote.url(&format!("blobs/{}", blob.digest)).await?;
-        if remote.send(Method::HEAD, url, &[]).await?.status() == StatusCode::OK {
-            return Ok(Status::LayerExists);
+        match once_more(remote, || remote.send(Method::HEAD, url.clone(), &[])).await?.status() {
+            StatusCode::OK => return Ok(Status::LayerExists),
+            // It cannot be asked for: an upload will say why.
+            _ => {}
         }
         let config = self.inner.registries.config();
         let mut failures = 0;
         loop {
             let sent = self.upload(remote, blob, if failures == 0 { sources } else { &[] }, reporter).await;
             match sent {
-                Err(Error::Unreachable { .. } | Error::Stalled { .. }) if failures + 1 < config.attempts => {
+                Err(error) if is_passing(&error) && failures + 1 < config.attempts => {
+                    tracing::debug!(blob = %blob.digest, %error, "a push goes on after a failure");
                     failures += 1;
                     tokio::time::sleep(config.retry_pause * 2_u32.saturating_pow(failures - 1)).await;
                 }
@@ -200,10 +206,9 @@ async fn upload_url(remote: &Remote, base: &Url, response: Response<Incoming>) -
     }
 }
 
-async fn put_manifest(remote: &Remote, tag: &str, manifest: &Manifest, raw: Vec<u8>, digest: &Digest) -> Result<()> {
+async fn put_manifest(remote: &Remote, tag: &str, manifest: &Manifest, raw: Bytes, digest: &Digest) -> Result<()> {
     let url = remote.url(&format!("manifests/{tag}")).await?;
     let kind = manifest.media_type.clone().unwrap_or_else(|| manifest::OCI_MANIFEST.into());
-    let raw = Bytes::from(raw);
     let headers = [(CONTENT_TYPE.as_str(), kind)];
     let response = remote.send_body(Method::PUT, url, &headers, &|| Ok(full_body(raw.clone())), None).await?;
     if response.status() != StatusCode::CREATED {

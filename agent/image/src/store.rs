@@ -196,6 +196,19 @@ impl Store {
         &self.inner.layout.root
     }
 
+    /// How registries are reached now.
+    pub fn registry_config(&self) -> Arc<RegistryConfig> {
+        self.inner.registries.config()
+    }
+
+    /// Reaches registries another way from now on; transfers that run go on as they began.
+    ///
+    /// # Errors
+    /// [`Error::Config`]; then nothing has changed.
+    pub fn set_registry_config(&self, config: RegistryConfig) -> Result<()> {
+        self.inner.registries.reload(config)
+    }
+
     /// Gives an image another name.
     ///
     /// # Errors

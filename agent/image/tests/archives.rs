@@ -9,7 +9,7 @@ use common::{Packing, Tar, TestImage, TestLayer, TestResult, assert_root, gzip, 
 use muster_image::{Commit, ContainerConfig, Digest, Error, Import, Platform, Reference, Removed, Store, Usage};
 
 async fn load(store: &Store, archive: Vec<u8>) -> muster_image::Result<Vec<muster_image::Loaded>> {
-    store.load(Cursor::new(archive), words().0).await
+    store.load(Cursor::new(archive), &muster_image::Platform::host(), words().0).await
 }
 
 /// Saves into memory.

@@ -95,7 +95,13 @@ async fn what_was_recorded_is_there_after_opening_again() -> TestResult {
     let folder = tempfile::tempdir()?;
     let image = TestImage::small("again");
     let store = open(folder.path())?;
-    store.load(std::io::Cursor::new(image.docker_archive(&["a:1", "b:2"])), common::words().0).await?;
+    store
+        .load(
+            std::io::Cursor::new(image.docker_archive(&["a:1", "b:2"])),
+            &muster_image::Platform::host(),
+            common::words().0,
+        )
+        .await?;
     store.remove("b:2", false, true, Default::default()).await?;
     let before = store.list();
     drop(store);
@@ -119,7 +125,13 @@ async fn an_image_whose_layer_is_lost_is_left_out_and_can_be_had_again() -> Test
     let store = open(folder.path())?;
     let layer = {
         for (image, name) in [(&image, "lost:1"), (&other, "other:1")] {
-            store.load(std::io::Cursor::new(image.docker_archive(&[name])), common::words().0).await?;
+            store
+                .load(
+                    std::io::Cursor::new(image.docker_archive(&[name])),
+                    &muster_image::Platform::host(),
+                    common::words().0,
+                )
+                .await?;
         }
         store.resolve("lost:1")?.layers[1].chain_id
     };
@@ -128,7 +140,13 @@ async fn an_image_whose_layer_is_lost_is_left_out_and_can_be_had_again() -> Test
     let store = open(folder.path())?;
     assert_eq!(store.list().len(), 1);
     assert!(matches!(store.resolve("lost:1"), Err(Error::NoSuchImage(_))));
-    store.load(std::io::Cursor::new(image.docker_archive(&["lost:1"])), common::words().0).await?;
+    store
+        .load(
+            std::io::Cursor::new(image.docker_archive(&["lost:1"])),
+            &muster_image::Platform::host(),
+            common::words().0,
+        )
+        .await?;
     assert_eq!(store.resolve("lost:1")?.id, image.id());
     Ok(())
 }

@@ -94,7 +94,7 @@ async fn a_loaded_image_can_be_pushed_and_pulled_elsewhere() -> TestResult {
     let name = Reference::parse(&format!("{}/loaded:1", registry.address))?;
     let store = open(here.path())?;
     let archive = std::io::Cursor::new(image.docker_archive(&[&name.canonical()]));
-    store.load(archive, words().0).await?;
+    store.load(archive, &muster_image::Platform::host(), words().0).await?;
     let pushed = store.push(&name, None, words().0).await?;
     let other = open(there.path())?;
     let pulled = pull(&other, &name.canonical()).await.0?;
@@ -508,10 +508,15 @@ async fn a_busy_registry_is_asked_again() -> TestResult {
 
 /// Everything a daemon would spawn can move between threads.
 #[allow(dead_code, reason = "it is enough that it compiles")]
-fn futures_can_be_spawned(store: &'static Store, name: &'static Reference, image: &'static muster_image::Image) {
+fn futures_can_be_spawned(
+    store: &'static Store,
+    name: &'static Reference,
+    image: &'static muster_image::Image,
+    platform: &'static Platform,
+) {
     fn spawnable<T: Send + 'static>(_: T) {}
     spawnable(store.push(name, None, words().0));
-    spawnable(store.load(tokio::io::empty(), words().0));
+    spawnable(store.load(tokio::io::empty(), platform, words().0));
     spawnable(store.save(&[], tokio::io::sink()));
     spawnable(store.commit("x", muster_image::Commit::default()));
     spawnable(store.derive(Some(image), muster_image::Commit::default()));

@@ -20,7 +20,7 @@ impl Drop for Mounted<'_> {
 }
 
 async fn loaded(store: &Store, image: &TestImage, name: &str) -> Result<Image, Error> {
-    store.load(Cursor::new(image.docker_archive(&[name])), words().0).await?;
+    store.load(Cursor::new(image.docker_archive(&[name])), &muster_image::Platform::host(), words().0).await?;
     store.resolve(name)
 }
 

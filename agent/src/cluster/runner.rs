@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use muster_agent_core::{Container, Input};
 use muster_calls::{Engine as _, Kind, ListContainers, Pull, RemoveContainer, StopContainer, WaitCondition};
 use muster_engine::{Change, LocalEngine};
-use muster_model::{TaskId, assignment::AssignmentSet, cluster::Task, engine::AuthConfig};
+use muster_model::{TaskId, assignment::AssignmentSet, cluster::Task};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -182,9 +182,15 @@ impl Runner {
             return Ok(());
         }
         let span = tracing::info_span!("image.pull", image.reference = %image);
-        let auth =
-            task.spec.container.registry_auth.as_deref().and_then(|a| serde_json::from_str::<AuthConfig>(a).ok());
-        let pull = Pull { reference: image.clone(), platform: String::new(), auth };
+        let auth = task.spec.container.registry_auth.as_deref().and_then(|header| {
+            // Without them the registry decides; the secret itself is for no log.
+            let read = muster_docker_api::decode_registry_auth(header).ok();
+            if read.is_none() {
+                tracing::warn!(task.id = %task.id, "the registry credentials of a service cannot be read");
+            }
+            read
+        });
+        let pull = Pull { reference: image.clone(), auth, ..Pull::default() };
         async {
             self.tell(Input::Progress { task: task.id, message: format!("pulling {image}") }).await;
             let mut lines = self.0.engine.image_pull(pull).await.map_err(|e| e.message)?;

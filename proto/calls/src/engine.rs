@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use muster_model::engine::{
     AuthConfig, ContainerCreateBody, ContainerCreated, ContainerInspect, ContainerSummary, ContainerUpdate,
-    ContainerUpdated, DiskUsage, EventMessage, ExecConfig, ExecInspect, FilesystemChange, ImageDeleteItem,
-    ImageHistoryItem, ImageInspect, ImageSummary, NetworkConnect, NetworkCreate, NetworkCreated, NetworkDisconnect,
-    NetworkResource, ProgressLine, PruneReport, Stats, SystemInfo, TopResult, VersionInfo, Volume, VolumeCreate,
-    VolumeList, WaitResult,
+    ContainerUpdated, DiskUsage, DistributionInspect, EventMessage, ExecConfig, ExecInspect, FilesystemChange,
+    ImageDeleteItem, ImageHistoryItem, ImageInspect, ImageSummary, NetworkConnect, NetworkCreate, NetworkCreated,
+    NetworkDisconnect, NetworkResource, ProgressLine, PruneReport, SearchResult, Stats, SystemInfo, TopResult,
+    VersionInfo, Volume, VolumeCreate, VolumeList, WaitResult,
 };
 
 macro_rules! refuse {
@@ -122,6 +122,7 @@ pub trait Engine: Send + Sync + 'static {
     }
 
     // --- images ---
+    /// Lists come with what images share counted, and with their manifests: a face shows what it is asked for.
     async fn image_list(&self, all: bool, digests: bool, filters: Filters) -> Result<Listed<ImageSummary>>;
     async fn image_inspect(&self, name: &str) -> Result<ImageInspect>;
     async fn image_history(&self, name: &str) -> Result<Vec<ImageHistoryItem>> {
@@ -129,6 +130,7 @@ pub trait Engine: Send + Sync + 'static {
     }
     /// An error before the first line is the call's; one after it is the stream's last item.
     async fn image_pull(&self, pull: Pull) -> Result<Stream<ProgressLine>>;
+    /// With no tag, neither in `tag` nor in `name`: all tags of the repository that are here.
     async fn image_push(
         &self,
         name: &str,
@@ -144,7 +146,8 @@ pub trait Engine: Send + Sync + 'static {
     async fn image_save(&self, names: Vec<String>) -> Result<Stream<Bytes>> {
         refuse!("save")
     }
-    async fn image_load(&self, tar: Stream<Bytes>, quiet: bool) -> Result<Stream<ProgressLine>>;
+    /// `platform`: which one of a multi-platform image; empty for this host's.
+    async fn image_load(&self, tar: Stream<Bytes>, quiet: bool, platform: String) -> Result<Stream<ProgressLine>>;
     /// `docker import`: a root file system becomes an image of one layer.
     async fn image_import(
         &self,
@@ -159,6 +162,20 @@ pub trait Engine: Send + Sync + 'static {
     }
     async fn image_prune(&self, filters: Filters) -> Result<PruneReport> {
         refuse!("image prune")
+    }
+    /// What the registry has under that name, without fetching it.
+    async fn distribution(&self, reference: String, auth: Option<AuthConfig>) -> Result<DistributionInspect> {
+        refuse!("distribution inspect")
+    }
+    /// `term`: `[host/]words`. At most `limit` results.
+    async fn image_search(
+        &self,
+        term: String,
+        limit: u32,
+        filters: Filters,
+        auth: Option<AuthConfig>,
+    ) -> Result<Vec<SearchResult>> {
+        refuse!("search")
     }
 
     // --- volumes ---

@@ -183,6 +183,8 @@ pub struct Pull {
     pub reference: String,
     /// `os/arch[/variant]`; empty: this host's.
     pub platform: String,
+    /// Every tag of the repository; that of `reference` does not count then.
+    pub all_tags: bool,
     pub auth: Option<AuthConfig>,
 }
 

@@ -453,7 +453,7 @@ impl Engine for Handle {
         Ok(vec![ImageDeleteItem { untagged: name.to_owned(), ..ImageDeleteItem::default() }])
     }
 
-    async fn image_load(&self, tar: Stream<Bytes>, _: bool) -> Result<Stream<ProgressLine>> {
+    async fn image_load(&self, tar: Stream<Bytes>, _: bool, _: String) -> Result<Stream<ProgressLine>> {
         let sizes = tar.map(|part| part.map(|bytes| bytes.len()));
         let total = sizes.fold(0, |sum, size| async move { sum + size.unwrap_or(0) }).await;
         Ok(stream::iter([Ok(ProgressLine::stream(format!("Loaded {total} bytes\n")))]).boxed())

@@ -1,13 +1,18 @@
 //! Images in Docker's documents.
 
-use crate::{container::image_config, engine::Shared, error};
+use super::remote::platform_document;
+use crate::{container::image_config, engine::Shared, error, record::Record};
 use muster_calls::Result;
 use muster_image::Image;
 use muster_model::{
     Timestamp,
-    engine::{GraphDriver, ImageHistoryItem, ImageInspect, ImageMetadata, ImageSummary, RootFs},
+    engine::{
+        ContentDescriptor, GraphDriver, ImageHistoryItem, ImageInspect, ImageMetadata, ImageSummary, ManifestImage,
+        ManifestSize, ManifestSummary, RootFs, UnpackedSize,
+    },
 };
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Nanoseconds of a time of the image room; 0 for none.
 fn nanos(at: Option<time::OffsetDateTime>) -> Timestamp {
@@ -30,10 +35,41 @@ pub(super) fn summary(image: &Image) -> ImageSummary {
         shared_size: -1,
         labels: image.labels().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
         containers: -1,
+        descriptor: Some(descriptor(image)),
+        manifests: None,
     }
 }
 
-fn inspect(image: &Image) -> Result<ImageInspect> {
+fn descriptor(image: &Image) -> ContentDescriptor {
+    ContentDescriptor {
+        media_type: image.manifest_type.clone(),
+        digest: image.manifest.to_string(),
+        size: bytes(image.manifest_size),
+        platform: None,
+    }
+}
+
+/// An image's one manifest: what else its index held stayed in the registry.
+pub(super) fn manifests(image: &Image, records: &[Arc<Record>]) -> Vec<ManifestSummary> {
+    let id = image.id.to_string();
+    let platform = platform_document(&image.platform);
+    let blobs: u64 = image.layers.iter().map(|layer| layer.blob_size).sum();
+    let content = blobs + image.raw_config.len() as u64 + image.manifest_size;
+    vec![ManifestSummary {
+        id: image.manifest.to_string(),
+        descriptor: ContentDescriptor { platform: Some(platform.clone()), ..descriptor(image) },
+        available: true,
+        size: ManifestSize { total: bytes(content.saturating_add(image.size)), content: bytes(content) },
+        kind: "image".to_owned(),
+        image_data: Some(ManifestImage {
+            platform,
+            containers: records.iter().filter(|r| r.image_id == id).map(|r| r.id.clone()).collect(),
+            size: UnpackedSize { unpacked: bytes(image.size) },
+        }),
+    }]
+}
+
+fn inspect(image: &Image, records: &[Arc<Record>]) -> Result<ImageInspect> {
     let other = |key: &str| image.config.other.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let comment = image.config.history.last().and_then(|h| h.comment.clone()).unwrap_or_default();
     Ok(ImageInspect {
@@ -57,12 +93,15 @@ fn inspect(image: &Image) -> Result<ImageInspect> {
             layers: image.layers.iter().map(|l| l.diff_id.to_string()).collect(),
         },
         metadata: ImageMetadata { last_tag_time: nanos(image.last_tagged).into() },
+        descriptor: Some(descriptor(image)),
+        manifests: Some(manifests(image, records)),
     })
 }
 
 impl Shared {
     pub(crate) fn image_inspect(&self, name: &str) -> Result<ImageInspect> {
-        inspect(&self.find_image(name)?)
+        let records: Vec<_> = self.containers.all().iter().map(|h| h.record()).collect();
+        inspect(&self.find_image(name)?, &records)
     }
 
     /// Finds a local image.

@@ -1,6 +1,6 @@
 //! `docker images` and `docker system df`: which images, and how much space they take.
 
-use super::document::summary;
+use super::document::{manifests, summary};
 use crate::{clock, container::until, engine::Shared, error, record::Record};
 use muster_calls::{Error, Filters, Result};
 use muster_image::Image;
@@ -19,7 +19,7 @@ impl Shared {
         let (before, since, until) = (created("before")?, created("since")?, until(filters)?);
         let images = self.config.images.list();
         let parents: std::collections::BTreeSet<_> = images.iter().filter_map(|i| i.parent).collect();
-        let takes = |image: &&Image| {
+        let takes = |image: &Image| {
             let untagged = image.repo_tags.is_empty() && image.repo_digests.is_empty();
             // Layers on the way of a build: shown with `-a` only.
             let intermediate = untagged && parents.contains(&image.id);
@@ -31,8 +31,10 @@ impl Shared {
                 && since.iter().all(|t| image.created > *t)
                 && until.is_none_or(|t| summary(image).created < t.as_secs())
         };
-        let lines = images.iter().filter(takes).filter_map(|image| by_reference(filters, summary(image)));
-        Ok(lines.collect())
+        let records: Vec<_> = self.containers.all().iter().map(|h| h.record()).collect();
+        let lines = counted(&images, &records);
+        let lines = images.iter().zip(lines).filter(|(image, _)| takes(image));
+        Ok(lines.filter_map(|(_, line)| by_reference(filters, line)).collect())
     }
 
     /// `docker system df`.
@@ -69,7 +71,12 @@ fn counted(images: &[Image], records: &[Arc<Record>]) -> Vec<ImageSummary> {
             image.layers.iter().filter(|l| uses.get(&l.chain_id).is_some_and(|n| *n > 1)).map(|l| l.size).sum();
         let id = image.id.to_string();
         let containers = records.iter().filter(|r| r.image_id == id).count() as i64;
-        ImageSummary { shared_size: i64::try_from(shared).unwrap_or(i64::MAX), containers, ..summary(image) }
+        ImageSummary {
+            shared_size: i64::try_from(shared).unwrap_or(i64::MAX),
+            containers,
+            manifests: Some(manifests(image, records)),
+            ..summary(image)
+        }
     };
     images.iter().map(line).collect()
 }

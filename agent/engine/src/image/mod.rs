@@ -4,6 +4,7 @@ mod archive;
 mod commit;
 mod document;
 mod list;
+mod remote;
 mod remove;
 mod roots;
 mod transfer;

@@ -1,11 +1,11 @@
 //! Images that come and go: pull, push, load, save, import, with progress in Docker's words.
 
-use super::document::reference;
+use super::{document::reference, remote::credentials};
 use crate::{engine::Shared, error};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use muster_calls::{Error, Pull, Result, Stream};
-use muster_image::{Credentials, Platform, Progress, Reference, Status};
+use muster_image::{Platform, Progress, Reference, Status};
 use muster_model::engine::{AuthConfig, ErrorDetail, ProgressDetail, ProgressLine};
 use std::{future::Future, io, sync::Arc};
 use tokio::{io::AsyncRead, sync::mpsc};
@@ -81,22 +81,6 @@ fn size(bytes: u64) -> String {
         value /= 1000.0;
     }
     String::new()
-}
-
-/// What a client's credentials come to; `None`: nothing in them.
-fn credentials(auth: Option<AuthConfig>) -> Option<Credentials> {
-    use base64::{Engine as _, prelude::BASE64_STANDARD};
-    let auth = auth?;
-    if !auth.registrytoken.is_empty() {
-        return Some(Credentials::RegistryToken(auth.registrytoken));
-    }
-    if !auth.identitytoken.is_empty() {
-        return Some(Credentials::IdentityToken(auth.identitytoken));
-    }
-    let packed = BASE64_STANDARD.decode(&auth.auth).ok().and_then(|b| String::from_utf8(b).ok());
-    let packed = packed.as_deref().and_then(|pair| pair.split_once(':')).filter(|(user, _)| !user.is_empty());
-    let (username, password) = packed.map_or((auth.username, auth.password), |(u, p)| (u.to_owned(), p.to_owned()));
-    (!username.is_empty()).then_some(Credentials::Basic { username, password })
 }
 
 fn platform(text: &str) -> Result<Platform> {
@@ -178,11 +162,25 @@ impl Shared {
     pub(crate) async fn image_pull(self: &Arc<Self>, pull: Pull) -> Result<Stream<ProgressLine>> {
         let name = Reference::parse(&pull.reference).map_err(|e| Error::invalid(e.to_string()))?;
         let (platform, auth) = (platform(&pull.platform)?, credentials(pull.auth));
+        if pull.all_tags && name.digest().is_some() {
+            return Err(Error::invalid("tag can't be used with --all-tags/-a"));
+        }
         let shared = self.clone();
         // The store's first line says only that it began; what decides between an answer and an error is the registry's.
         let lines = begin(move |progress| async move {
-            let image = shared.config.images.pull(&name, &platform, auth, progress).await.map_err(error::image)?;
-            shared.image_event("pull", &image.id.to_string(), &name.familiar());
+            let images = &shared.config.images;
+            let names = if pull.all_tags {
+                let tags = images.remote_tags(&name, auth.clone()).await.map_err(error::image)?;
+                let tagged = tags.iter().map(|tag| name.with_tag(tag).map_err(|e| Error::invalid(e.to_string())));
+                tagged.collect::<Result<Vec<_>>>()?
+            } else {
+                vec![name]
+            };
+            for name in names {
+                let pulled = images.pull(&name, &platform, auth.clone(), progress.clone()).await;
+                let image = pulled.map_err(error::image)?;
+                shared.image_event("pull", &image.id.to_string(), &name.familiar());
+            }
             Ok(Vec::new())
         });
         // dockerd answers a pull of what is not there with an HTTP error.
@@ -195,33 +193,50 @@ impl Shared {
         tag: Option<String>,
         auth: Option<AuthConfig>,
     ) -> Result<Stream<ProgressLine>> {
-        let target = reference(name, tag.as_deref().unwrap_or_default())?;
+        let targets = self.push_targets(name, tag.as_deref().unwrap_or_default())?;
         let (shared, auth) = (self.clone(), credentials(auth));
         let lines = begin(move |progress| async move {
-            let pushed = shared.config.images.push(&target, auth, progress).await.map_err(|e| match e {
-                muster_image::Error::NoSuchImage(_) => Error::not_found(format!(
-                    "An image does not exist locally with the tag: {}",
-                    target.familiar_repository()
-                )),
-                other => error::image(other),
-            })?;
-            let digest = pushed.digest.to_string();
-            shared.image_event("push", &target.familiar(), &target.familiar());
-            let aux = serde_json::json!({"Tag": pushed.tag, "Digest": digest, "Size": pushed.size});
-            Ok(vec![ProgressLine {
-                progress_detail: Some(ProgressDetail::default()),
-                aux: Some(aux),
-                ..ProgressLine::default()
-            }])
+            let mut lines = Vec::new();
+            for target in targets {
+                let pushed = shared.config.images.push(&target, auth.clone(), progress.clone()).await;
+                let pushed = pushed.map_err(|e| match e {
+                    muster_image::Error::NoSuchImage(_) => not_here(&target),
+                    other => error::image(other),
+                })?;
+                shared.image_event("push", &target.familiar(), &target.familiar());
+                let digest = pushed.digest.to_string();
+                let aux = serde_json::json!({"Tag": pushed.tag, "Digest": digest, "Size": pushed.size});
+                let progress_detail = Some(ProgressDetail::default());
+                lines.push(ProgressLine { progress_detail, aux: Some(aux), ..ProgressLine::default() });
+            }
+            Ok(lines)
         });
         answered(lines, 0).await
     }
 
-    pub(crate) async fn image_load(self: &Arc<Self>, tar: Stream<Bytes>, quiet: bool) -> Result<Stream<ProgressLine>> {
-        let shared = self.clone();
+    /// The names to push: one, or with no tag all that the repository has here.
+    fn push_targets(&self, name: &str, tag: &str) -> Result<Vec<Reference>> {
+        let target = reference(name, tag)?;
+        if !tag.is_empty() || target.digest().is_some() || name.rsplit('/').next().is_some_and(|l| l.contains(':')) {
+            return Ok(vec![target]);
+        }
+        let all = self.config.images.list();
+        let names = all.iter().flat_map(|image| &image.repo_tags).filter_map(|name| Reference::parse(name).ok());
+        let mut names: Vec<_> = names.filter(|name| name.repository() == target.repository()).collect();
+        names.sort();
+        if names.is_empty() { Err(not_here(&target)) } else { Ok(names) }
+    }
+
+    pub(crate) async fn image_load(
+        self: &Arc<Self>,
+        tar: Stream<Bytes>,
+        quiet: bool,
+        wanted: &str,
+    ) -> Result<Stream<ProgressLine>> {
+        let (shared, platform) = (self.clone(), platform(wanted)?);
         let lines = begin(move |progress| async move {
             let progress = if quiet { mpsc::channel(1).0 } else { progress };
-            let loaded = shared.config.images.load(reader(tar), progress).await.map_err(error::image)?;
+            let loaded = shared.config.images.load(reader(tar), &platform, progress).await.map_err(error::image)?;
             let mut lines = Vec::new();
             for image in loaded {
                 shared.image_event("load", &image.id.to_string(), image.names.first().map_or("", String::as_str));
@@ -285,6 +300,10 @@ impl Shared {
         });
         answered(lines, 1).await
     }
+}
+
+fn not_here(target: &Reference) -> Error {
+    Error::not_found(format!("An image does not exist locally with the tag: {}", target.familiar_repository()))
 }
 
 fn text(stream: String) -> ProgressLine {

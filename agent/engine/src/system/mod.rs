@@ -52,6 +52,7 @@ impl Shared {
         let (runtime, runtime_version) = self.config.runtime.name();
         let spec = &self.spec_host;
         let os = host::os_release();
+        let proxy = self.config.images.registry_config().proxy.shown();
         SystemInfo {
             id: self.id.clone(),
             containers: records.len() as i64,
@@ -99,6 +100,9 @@ impl Shared {
             architecture: std::env::consts::ARCH.to_owned(),
             index_server_address: "https://index.docker.io/v1/".to_owned(),
             registry_config: self.registries(),
+            http_proxy: proxy.http,
+            https_proxy: proxy.https,
+            no_proxy: proxy.no_proxy,
             ncpu: host::cpus(),
             mem_total: host::memory(),
             docker_root_dir: self.config.data_dir.to_string_lossy().into_owned(),
@@ -141,10 +145,10 @@ impl Shared {
     }
 
     fn registries(&self) -> RegistryServiceConfig {
-        let mirrors = self.config.registry_mirrors.clone();
+        let config = self.config.images.registry_config();
+        let mirrors = config.mirrors.get("docker.io").cloned().unwrap_or_default();
         let docker = IndexInfo { name: "docker.io".to_owned(), mirrors: mirrors.clone(), secure: true, official: true };
-        let (ranges, hosts): (Vec<_>, Vec<_>) =
-            self.config.insecure_registries.iter().cloned().partition(|r| r.contains('/'));
+        let (ranges, hosts): (Vec<_>, Vec<_>) = config.insecure.iter().cloned().partition(|r| r.contains('/'));
         let insecure = |name: String| (name.clone(), IndexInfo { name, ..IndexInfo::default() });
         RegistryServiceConfig {
             // Loopback addresses always are.

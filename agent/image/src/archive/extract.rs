@@ -16,6 +16,9 @@ use super::{
     shown,
 };
 
+/// Bytes moved at once.
+const BUFFER: usize = 256 << 10;
+
 /// What was unpacked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unpacked {
@@ -49,7 +52,8 @@ pub fn unpack_into<R: Read>(
     }
     let base = base.into_iter().map(<[u8]>::to_vec).collect();
     let (done, folders, parent) = (Unpacked::default(), Vec::new(), None);
-    let mut extractor = Extractor { root, base, options, done, folders, parent };
+    let buffer = vec![0; BUFFER];
+    let mut extractor = Extractor { root, base, options, done, folders, parent, buffer };
     let mut reader = Reader::new(reader);
     while let Some(entry) = reader.next()? {
         extractor.entry(&entry, &mut reader)?;
@@ -70,6 +74,8 @@ struct Extractor<'a> {
     /// The folder of the entry before, which most entries share. Only names in it were touched since it was opened, so
     /// it is still what its path means.
     parent: Option<(Vec<u8>, OwnedFd)>,
+    /// Content on its way.
+    buffer: Vec<u8>,
 }
 
 impl Extractor<'_> {
@@ -173,12 +179,18 @@ impl Extractor<'_> {
         Ok(())
     }
 
-    fn file<R: Read>(&self, parent: BorrowedFd<'_>, name: &[u8], entry: &Entry, reader: &mut Reader<R>) -> Result<()> {
+    fn file<R: Read>(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        entry: &Entry,
+        reader: &mut Reader<R>,
+    ) -> Result<()> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(parent, OsStr::from_bytes(name), flags, Mode::from_raw_mode(0o600))
             .at("create", &entry.path)?;
         let mut file = std::fs::File::from(fd);
-        let written = copy(&mut reader.content(), &mut file, &entry.path)?;
+        let written = copy(&mut reader.content(), &mut file, &mut self.buffer, &entry.path)?;
         if written != entry.size {
             return Err(Error::Malformed(format!("it ends in the middle of {}", shown(&entry.path).display())));
         }
@@ -291,12 +303,11 @@ fn remove(parent: BorrowedFd<'_>, name: &[u8], is_dir: bool) -> Result<(), Errno
 }
 
 /// Copies content, keeping apart whether the archive or the file failed.
-fn copy(from: &mut impl Read, to: &mut std::fs::File, path: &[u8]) -> Result<u64> {
+fn copy(from: &mut impl Read, to: &mut std::fs::File, buffer: &mut [u8], path: &[u8]) -> Result<u64> {
     use io::Write;
-    let mut buffer = vec![0; 64 << 10];
     let mut written = 0;
     loop {
-        let read = match from.read(&mut buffer) {
+        let read = match from.read(buffer) {
             Ok(0) => return Ok(written),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

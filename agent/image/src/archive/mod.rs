@@ -22,11 +22,11 @@ pub use extract::{Unpacked, unpack_into};
 pub use pack::{PackOptions, pack};
 pub use stat::{PathStat, stat};
 
-/// The plain bytes of an archive that may be compressed: gzip and zstd are recognised by their first bytes. Reading
-/// fails beyond `limit` bytes.
+/// The plain bytes of an archive that may be compressed: gzip, zstd, xz and bzip2 are recognised by their first bytes.
+/// Reading fails beyond `limit` bytes.
 ///
 /// # Errors
-/// [`crate::Error::Unsupported`] for xz and bzip2, [`crate::Error::Io`] when the first bytes cannot be read.
+/// [`crate::Error::Io`] when the first bytes cannot be read.
 pub fn decompress<'a, R: Read + Send + 'a>(reader: R, limit: u64) -> crate::Result<Box<dyn Read + Send + 'a>> {
     crate::compression::decoder(reader, limit)
 }

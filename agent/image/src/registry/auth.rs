@@ -9,7 +9,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::Credentials;
-use super::client::{Remote, full_body, read_limited};
+use super::client::{Remote, error_text, full_body, read_limited};
 use crate::Result;
 
 /// Largest answer of a token server, in bytes.
@@ -27,6 +27,7 @@ impl Remote {
     pub(super) async fn authorize(&self, headers: &HeaderMap) -> Result<Option<String>> {
         let challenges: Vec<Challenge> =
             headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| parse(value.to_str().ok()?)).collect();
+        let mut wants_basic = false;
         for challenge in challenges {
             match (challenge, &self.credentials) {
                 (Challenge::Bearer { .. }, Some(Credentials::RegistryToken(token))) => {
@@ -39,20 +40,20 @@ impl Remote {
                 (Challenge::Basic, Some(Credentials::Basic { username, password })) => {
                     return Ok(Some(basic(username, password)));
                 }
-                (Challenge::Basic, _) => {}
+                (Challenge::Basic, _) => wants_basic = true,
             }
         }
-        Ok(None)
+        if wants_basic { Err(self.denied("no basic auth credentials".into())) } else { Ok(None) }
     }
 
     async fn fetch_token(&self, realm: &str, service: Option<&str>, scope: Option<String>) -> Result<String> {
-        let scope = scope.unwrap_or_else(|| self.default_scope());
+        let scope = scope.or_else(|| self.default_scope());
         let mut url = Url::parse(realm).map_err(|error| self.denied(format!("token realm {realm:?}: {error}")))?;
         if url.scheme() != "https" && !self.is_insecure() {
             return Err(self.denied(format!("token realm {realm:?} is not https")));
         }
         let mut pairs: Vec<(&str, &str)> = service.map(|service| ("service", service)).into_iter().collect();
-        pairs.push(("scope", &scope));
+        pairs.extend(scope.as_deref().map(|scope| ("scope", scope)));
         let request = match &self.credentials {
             Some(Credentials::IdentityToken(token)) => {
                 pairs.extend([("grant_type", "refresh_token"), ("client_id", "muster"), ("refresh_token", token)]);
@@ -61,6 +62,12 @@ impl Remote {
                 request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(full_body(form))
             }
             credentials => {
+                if let Some(Credentials::Basic { username, .. }) = credentials {
+                    pairs.push(("account", username));
+                    if self.wants_identity() {
+                        pairs.extend([("offline_token", "true"), ("client_id", "muster")]);
+                    }
+                }
                 url.query_pairs_mut().extend_pairs(pairs);
                 let mut request = http::Request::get(url.as_str());
                 if let Some(Credentials::Basic { username, password }) = credentials {
@@ -74,20 +81,26 @@ impl Remote {
         let status = response.status();
         let body = read_limited(self, response, MAX_TOKEN, "token").await?;
         if !status.is_success() {
-            return Err(self.denied(format!("token server answered {status}")));
+            let reason = error_text(&body).unwrap_or_else(|| format!("token server answered {status}"));
+            return Err(self.denied(reason));
         }
         #[derive(Deserialize)]
         struct Answer {
             token: Option<String>,
             access_token: Option<String>,
+            refresh_token: Option<String>,
         }
         let answer: Option<Answer> = serde_json::from_slice(&body).ok();
-        let token = answer.and_then(|answer| answer.token.or(answer.access_token)).filter(|token| !token.is_empty());
+        let (token, refresh) = answer.map_or((None, None), |a| (a.token.or(a.access_token), a.refresh_token));
+        if let Some(refresh) = refresh.filter(|_| self.wants_identity()) {
+            self.remember_identity(refresh);
+        }
+        let token = token.filter(|token| !token.is_empty());
         token.ok_or_else(|| self.denied("token server gave no token".into()))
     }
 }
 
-fn basic(username: &str, password: &str) -> String {
+pub(super) fn basic(username: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
 }
 

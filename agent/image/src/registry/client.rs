@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, LOCATION, USER_AGENT};
+use http::header::{AUTHORIZATION, LOCATION, PROXY_AUTHORIZATION, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -17,6 +17,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use url::Url;
 
+use super::connect::{Connector, Proxies};
 use super::{Credentials, Shared};
 use crate::{Error, Reference, Result};
 
@@ -28,7 +29,7 @@ const MAX_ERROR_TEXT: u64 = 16 << 10;
 /// The body of a request.
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 /// A pooled HTTP client.
-pub(super) type Http = Client<HttpsConnector<HttpConnector>, Body>;
+pub(super) type Http = Client<HttpsConnector<Connector>, Body>;
 
 /// Counts bytes that moved, so that a slow upload is told from a dead one.
 #[derive(Clone, Default)]
@@ -54,9 +55,20 @@ impl Activity {
     }
 }
 
-/// One repository of one registry host.
+/// What a request to a registry is for. It is part of error texts and of the rights asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Pull,
+    Push,
+    /// Checking credentials; the rights of no repository.
+    Login,
+}
+
+/// One repository of one registry host, or with an empty path the host itself.
 pub(crate) struct Remote {
     shared: Arc<Shared>,
+    client: Http,
+    insecure: bool,
     pub(super) credentials: Option<Credentials>,
     /// `host[:port]` of the API.
     host: String,
@@ -64,18 +76,23 @@ pub(crate) struct Remote {
     path: String,
     /// What errors call it.
     repository: String,
-    act: &'static str,
+    act: Act,
     /// The `Authorization` that was accepted last.
     authorization: Mutex<Option<String>>,
+    /// The refresh token that a token server gave.
+    identity: Mutex<Option<String>>,
+    /// The scheme, where it is given or found out.
+    scheme: Option<&'static str>,
 }
 
 /// A new client.
-pub(super) fn http(tls: rustls::ClientConfig, connect_timeout: Duration) -> Http {
+pub(super) fn http(tls: rustls::ClientConfig, proxies: Arc<Proxies>, connect_timeout: Duration) -> Http {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(connect_timeout));
-    let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+    let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+    let https = https.wrap_connector(Connector { tcp, proxies });
     Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(https)
 }
 
@@ -101,22 +118,35 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
 }
 
 impl Remote {
+    /// Reads the host's own certificates.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a broken file among them.
     pub(super) fn new(
         shared: &Arc<Shared>,
         host: &str,
-        reference: &Reference,
-        act: &'static str,
+        reference: Option<&Reference>,
+        act: Act,
         credentials: Option<Credentials>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self> {
+        Ok(Self {
             shared: shared.clone(),
+            client: shared.client(host)?,
+            insecure: shared.config.is_insecure(host),
             credentials,
             host: host.to_owned(),
-            path: reference.path().to_owned(),
-            repository: reference.familiar_repository(),
+            path: reference.map_or_else(String::new, |reference| reference.path().to_owned()),
+            repository: reference.map_or_else(|| host.to_owned(), Reference::familiar_repository),
             act,
             authorization: Mutex::default(),
-        }
+            identity: Mutex::default(),
+            scheme: None,
+        })
+    }
+
+    /// The same, spoken to in the clear.
+    pub(super) fn plain(self) -> Self {
+        Self { scheme: Some("http"), insecure: true, ..self }
     }
 
     /// `host[:port]`.
@@ -135,22 +165,57 @@ impl Remote {
     }
 
     pub(super) fn is_insecure(&self) -> bool {
-        self.shared.config.is_insecure(&self.host)
+        self.insecure
     }
 
-    pub(super) fn default_scope(&self) -> String {
-        let actions = if self.act == "push" { "pull,push" } else { "pull" };
-        format!("repository:{}:{actions}", self.path)
+    /// The rights asked for where the registry names none.
+    pub(super) fn default_scope(&self) -> Option<String> {
+        let actions = match self.act {
+            Act::Push => "pull,push",
+            Act::Pull => "pull",
+            Act::Login => return None,
+        };
+        (!self.path.is_empty()).then(|| format!("repository:{}:{actions}", self.path))
+    }
+
+    /// Whether a token server is asked for a refresh token too.
+    pub(super) fn wants_identity(&self) -> bool {
+        self.act == Act::Login
+    }
+
+    pub(super) fn remember_identity(&self, token: String) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    }
+
+    /// The refresh token that a token server gave for the credentials; empty for none.
+    pub(super) fn identity(&self) -> String {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
     }
 
     pub(super) fn denied(&self, reason: String) -> Error {
-        Error::Unauthorized { act: self.act, repository: self.repository.clone(), reason }
+        let repository = self.repository.clone();
+        match self.act {
+            Act::Pull => Error::Unauthorized { act: "pull", repository, reason },
+            Act::Push => Error::Unauthorized { act: "push", repository, reason },
+            Act::Login => {
+                let reason = format!("Get \"{}/v2/\": {reason}", self.host);
+                Error::LoginFailed { registry: self.host.clone(), reason }
+            }
+        }
     }
 
     /// The URL of `tail` (`manifests/latest`) in this repository.
     pub(crate) async fn url(&self, tail: &str) -> Result<Url> {
-        let (_, scheme) = self.shared.scheme(&self.host).await?;
-        let text = format!("{scheme}://{}/v2/{}/{tail}", self.host, self.path);
+        self.api(&format!("v2/{}/{tail}", self.path)).await
+    }
+
+    /// The URL of a path of the host.
+    pub(super) async fn api(&self, path: &str) -> Result<Url> {
+        let scheme = match self.scheme {
+            Some(scheme) => scheme,
+            None => self.shared.scheme(&self.client, &self.host).await?,
+        };
+        let text = format!("{scheme}://{}/{path}", self.host);
         Url::parse(&text).map_err(|error| self.unreachable(format!("{text}: {error}")))
     }
 
@@ -239,11 +304,13 @@ impl Remote {
     ) -> Result<Response<Incoming>> {
         const AGENT: http::HeaderValue = http::HeaderValue::from_static(concat!("muster/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().insert(USER_AGENT, AGENT);
-        let client = if self.is_insecure() { &self.shared.lax } else { &self.shared.strict };
+        if let Some(authorization) = self.shared.proxies.authorization(request.uri()) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
+        }
         let quiet = Activity::default();
         let activity = activity.unwrap_or(&quiet);
         tokio::select! {
-            response = client.request(request) => response.map_err(|error| self.unreachable(causes(&error))),
+            response = self.client.request(request) => response.map_err(|error| self.unreachable(causes(&error))),
             () = activity.stalled(self.shared.config.idle_timeout) => Err(self.stalled()),
         }
     }
@@ -310,9 +377,18 @@ pub(crate) async fn read_limited(
 pub(crate) async fn response_text(remote: &Remote, response: Response<Incoming>) -> String {
     let status = response.status();
     let body = read_limited(remote, response, MAX_ERROR_TEXT, "error text").await.unwrap_or_default();
+    error_text(&body).unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason given").to_lowercase())
+}
+
+/// The text of a registry's or token server's error document, if it is one.
+pub(super) fn error_text(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Errors {
+        #[serde(default)]
         errors: Vec<One>,
+        /// What some token servers say instead.
+        #[serde(default)]
+        details: String,
     }
     #[derive(serde::Deserialize)]
     struct One {
@@ -321,10 +397,11 @@ pub(crate) async fn response_text(remote: &Remote, response: Response<Incoming>)
         #[serde(default)]
         message: String,
     }
-    let errors: Option<Errors> = serde_json::from_slice(&body).ok();
-    match errors.and_then(|all| all.errors.into_iter().next()) {
-        Some(One { code, message }) if message.is_empty() => code.to_lowercase().replace('_', " "),
-        Some(One { code, message }) => format!("{}: {message}", code.to_lowercase().replace('_', " ")),
-        None => status.canonical_reason().unwrap_or("no reason given").to_lowercase(),
+    let all: Errors = serde_json::from_slice(body).ok()?;
+    let words = |code: &str| code.to_lowercase().replace('_', " ");
+    match all.errors.into_iter().next() {
+        Some(One { code, message }) if message.is_empty() => Some(words(&code)),
+        Some(One { code, message }) => Some(format!("{}: {message}", words(&code))),
+        None => Some(all.details).filter(|details| !details.is_empty()).map(|text| format!("unauthorized: {text}")),
     }
 }

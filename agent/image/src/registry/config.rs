@@ -11,13 +11,19 @@ use crate::{Error, Result};
 /// How registries are reached.
 #[derive(Clone, Debug)]
 pub struct RegistryConfig {
-    /// Hosts (`host[:port]`) to try before a registry, by the registry's domain (`docker.io`). They get no credentials.
+    /// Hosts (`[http[s]://]host[:port]`) to try before a registry, by the registry's domain (`docker.io`). They get no
+    /// credentials. One with `http://` is spoken to in the clear.
     pub mirrors: BTreeMap<String, Vec<String>>,
     /// Registries (`host`, `host:port`, or an IPv4 or IPv6 range as `10.0.0.0/8`) whose certificates are not checked
     /// and that may speak plain HTTP. Loopback addresses and `localhost` always are.
     pub insecure: Vec<String>,
     /// PEM files with certificates to trust besides the system's.
     pub ca_files: Vec<PathBuf>,
+    /// Folder with a folder per registry (`host[:port]`), in which `*.crt` are authorities to trust for it and
+    /// `NAME.cert` with `NAME.key` what this host shows of itself: Docker's `certs.d`. Read at each use.
+    pub certs_dir: Option<PathBuf>,
+    /// Proxies on the way to registries.
+    pub proxy: ProxyConfig,
     /// Longest time for a connection to stand.
     pub connect_timeout: Duration,
     /// Longest time without a byte moving, in any state of a request.
@@ -38,6 +44,8 @@ impl Default for RegistryConfig {
             mirrors: BTreeMap::new(),
             insecure: Vec::new(),
             ca_files: Vec::new(),
+            certs_dir: None,
+            proxy: ProxyConfig::default(),
             connect_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(60),
             attempts: 5,
@@ -58,11 +66,12 @@ impl RegistryConfig {
         if self.idle_timeout.is_zero() || self.connect_timeout.is_zero() {
             return fail("idle_timeout, connect_timeout", "must be longer than 0");
         }
-        for host in self.mirrors.values().flatten() {
-            if http::uri::Authority::try_from(host.as_str()).is_err() {
-                return fail("mirrors", &format!("{host:?} is not host[:port]"));
+        for text in self.mirrors.values().flatten() {
+            if Mirror::parse(text).is_none() {
+                return fail("mirrors", &format!("{text:?} is not [http[s]://]host[:port]"));
             }
         }
+        self.proxy.validate()?;
         for entry in self.insecure.iter().filter(|entry| entry.contains('/')) {
             if range(entry).is_none() {
                 return fail("insecure", &format!("{entry:?} is not an address range"));
@@ -75,13 +84,90 @@ impl RegistryConfig {
     pub(super) fn is_insecure(&self, host: &str) -> bool {
         let name = without_port(host);
         let address: Option<IpAddr> = name.parse().ok();
-        let local = name == "localhost" || address.is_some_and(|address| address.is_loopback());
         let listed = |entry: &String| match address.zip(range(entry)) {
             Some((address, (network, bits))) => contains(network, bits, address),
             None => entry == host || entry == name,
         };
-        local || self.insecure.iter().any(listed)
+        is_loopback(name) || self.insecure.iter().any(listed)
     }
+}
+
+/// Proxies, as the variables `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` name them. Loopback registries are always reached
+/// without one.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ProxyConfig {
+    /// For plain HTTP, as a URL; empty for none.
+    pub http: String,
+    /// For TLS, as a URL; empty for none.
+    pub https: String,
+    /// Hosts, domains and address ranges that need none, comma separated; `*` for all.
+    pub no_proxy: String,
+}
+
+/// Shows no passwords.
+impl fmt::Debug for ProxyConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { http, https, no_proxy } = self.shown();
+        f.debug_struct("ProxyConfig").field("http", &http).field("https", &https).field("no_proxy", &no_proxy).finish()
+    }
+}
+
+impl ProxyConfig {
+    fn validate(&self) -> Result<()> {
+        for (field, text) in [("http_proxy", &self.http), ("https_proxy", &self.https)] {
+            let scheme = text.split_once("://").map_or("http", |(scheme, _)| scheme);
+            let valid = url::Url::parse(&with_scheme(text)).is_ok_and(|url| url.has_host());
+            if !text.is_empty() && !(valid && scheme == "http") {
+                let reason = format!("{:?} is not http://[user:password@]host[:port]", without_secret(text));
+                return Err(Error::Config { field, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// The same without passwords, for showing.
+    pub fn shown(&self) -> Self {
+        Self { http: without_secret(&self.http), https: without_secret(&self.https), no_proxy: self.no_proxy.clone() }
+    }
+}
+
+fn with_scheme(text: &str) -> String {
+    if text.contains("://") { text.to_owned() } else { format!("http://{text}") }
+}
+
+/// Docker's form: user and password both replaced.
+fn without_secret(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let Some((_, host)) = rest.rsplit_once('@') else { return text.to_owned() };
+    if scheme.is_empty() { format!("xxxxx:xxxxx@{host}") } else { format!("{scheme}://xxxxx:xxxxx@{host}") }
+}
+
+/// A mirror as it is configured.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mirror {
+    pub(super) host: String,
+    /// Spoken to without TLS.
+    pub(super) plain: bool,
+}
+
+impl Mirror {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (plain, host) = match text.split_once("://") {
+            Some(("http", host)) => (true, host),
+            Some(("https", host)) => (false, host),
+            Some(_) => return None,
+            None => (false, text),
+        };
+        let host = host.strip_suffix('/').unwrap_or(host);
+        let named = http::uri::Authority::try_from(host).is_ok_and(|authority| !authority.host().is_empty());
+        (named && !host.contains('@')).then(|| Self { host: host.to_owned(), plain })
+    }
+}
+
+/// Whether a host name or address, `[::1]` with or without its brackets, is this machine itself.
+pub(super) fn is_loopback(name: &str) -> bool {
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 fn without_port(host: &str) -> &str {
@@ -154,6 +240,31 @@ mod tests {
         for host in ["11.0.0.1", "my.host", "docker.io", "localhost.example", "[fe80::1]:5"] {
             assert!(!config.is_insecure(host), "{host}");
         }
+    }
+
+    #[test]
+    fn mirrors_may_have_a_scheme_and_nothing_behind_the_host() {
+        let mirror = |text: &str| Mirror::parse(text).map(|mirror| (mirror.host, mirror.plain));
+        assert_eq!(mirror("m:5000"), Some(("m:5000".into(), false)));
+        assert_eq!(mirror("https://m/"), Some(("m".into(), false)));
+        assert_eq!(mirror("http://m:1"), Some(("m:1".into(), true)));
+        for bad in ["", "ftp://m", "https://m/path", "me:secret@m", "http://"] {
+            assert_eq!(mirror(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_plain_http_proxies_are_taken_and_their_passwords_are_not_shown() {
+        let proxy = |http: &str| ProxyConfig { http: http.into(), ..ProxyConfig::default() };
+        for good in ["", "http://p:3128", "p:3128", "http://me:hunter2@p"] {
+            assert!(proxy(good).validate().is_ok(), "{good}");
+        }
+        for bad in ["socks5://p", "https://me:hunter2@p", "http://"] {
+            let error = proxy(bad).validate().expect_err(bad).to_string();
+            assert!(error.contains("http_proxy") && !error.contains("hunter2"), "{error}");
+        }
+        assert_eq!(proxy("http://me:hunter2@p:1").shown().http, "http://xxxxx:xxxxx@p:1");
+        assert!(!format!("{:?}", proxy("me:hunter2@p")).contains("hunter2"));
     }
 
     #[test]

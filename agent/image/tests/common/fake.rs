@@ -30,11 +30,12 @@ impl Reply {
 
 type Handler = dyn Fn(&Request) -> Option<Reply> + Send + Sync;
 
-/// A request as it came: method, path with query, header lines in lower case.
+/// A request as it came: method, path with query, headers with their names in lower case, content.
 pub struct Request {
     pub method: String,
     pub path: String,
     pub headers: HashMap<String, String>,
+    pub body: Vec<u8>,
 }
 
 pub struct Fake {
@@ -102,7 +103,13 @@ async fn serve(mut stream: TcpStream, handler: Arc<Handler>, log: Arc<Mutex<Vec<
     let mut words = text.split(' ');
     let (method, path) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
     let header = |line: &str| line.split_once(": ").map(|(k, v)| (k.to_lowercase(), v.to_owned()));
-    let request = Request { method, path, headers: text.lines().filter_map(header).collect() };
+    let headers: HashMap<String, String> = text.lines().filter_map(header).collect();
+    let length = headers.get("content-length").and_then(|length| length.trim().parse().ok()).unwrap_or(0_usize);
+    let mut body = vec![0; length];
+    if stream.read_exact(&mut body).await.is_err() {
+        return;
+    }
+    let request = Request { method, path, headers, body };
     log.lock().expect("no test panics while holding it").push(format!("{} {}", request.method, request.path));
     let reply =
         handler(&request).unwrap_or(Reply { status: 404, body: b"{\"errors\":[]}".to_vec(), ..Reply::default() });

@@ -17,10 +17,17 @@ pub struct Registry {
 impl Registry {
     /// Starts `docker-registry` and waits until it says where it listens.
     pub fn start() -> Self {
+        Self::start_with("", |_| String::new())
+    }
+
+    /// The same with more in its configuration: `http` within the section of that name (YAML flow, with a comma in front),
+    /// `more` at the top level. `more` is told the registry's folder, for files it names.
+    pub fn start_with(http: &str, more: impl FnOnce(&std::path::Path) -> String) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let config = folder.path().join("config.yml");
+        let more = more(folder.path());
         let text = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: '127.0.0.1:0'}}\n",
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: '127.0.0.1:0'{http}}}\n{more}",
             folder.path().join("data").display()
         );
         std::fs::write(&config, text).expect("a writable folder");

@@ -24,6 +24,88 @@ document! {
         pub labels: Strings,
         /// Containers that use it; -1: not counted.
         pub containers: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub descriptor: Option<ContentDescriptor>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub manifests: Option<Vec<ManifestSummary>>,
+    }
+
+    /// Points at content of a registry. API object `OCIDescriptor`.
+    #[serde(rename_all = "camelCase")]
+    pub struct ContentDescriptor {
+        pub media_type: String,
+        pub digest: String,
+        /// Bytes.
+        pub size: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub platform: Option<ImagePlatform>,
+    }
+
+    /// What an image runs on. API object `OCIPlatform`.
+    pub struct ImagePlatform {
+        /// Go's name of the processor.
+        pub architecture: String,
+        /// Go's name of the operating system.
+        pub os: String,
+        #[serde(rename = "os.version", skip_serializing_if = "is_zero")]
+        pub os_version: String,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub variant: String,
+    }
+
+    /// One manifest of an image. API object `ImageManifestSummary`.
+    #[serde(rename_all = "PascalCase")]
+    pub struct ManifestSummary {
+        #[serde(rename = "ID")]
+        pub id: String,
+        pub descriptor: ContentDescriptor,
+        /// Whether all of it is here.
+        pub available: bool,
+        pub size: ManifestSize,
+        /// `image`, `attestation` or `unknown`.
+        pub kind: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub image_data: Option<ManifestImage>,
+    }
+
+    /// Bytes of a manifest and what it names.
+    #[serde(rename_all = "PascalCase")]
+    pub struct ManifestSize {
+        /// With what was unpacked of it.
+        pub total: i64,
+        /// As a registry has it.
+        pub content: i64,
+    }
+
+    /// What only manifests of images have.
+    #[serde(rename_all = "PascalCase")]
+    pub struct ManifestImage {
+        pub platform: ImagePlatform,
+        /// Ids of the containers that use it.
+        pub containers: Vec<String>,
+        pub size: UnpackedSize,
+    }
+
+    /// Bytes of the unpacked layers.
+    #[serde(rename_all = "PascalCase")]
+    pub struct UnpackedSize {
+        pub unpacked: i64,
+    }
+
+    /// What `GET /distribution/{name}/json` tells. API object `DistributionInspect`.
+    #[serde(rename_all = "PascalCase")]
+    pub struct DistributionInspect {
+        pub descriptor: ContentDescriptor,
+        pub platforms: Vec<ImagePlatform>,
+    }
+
+    /// One line of `GET /images/search`. API object `ImageSearchResponseItem`.
+    pub struct SearchResult {
+        pub star_count: i64,
+        pub is_official: bool,
+        pub name: String,
+        pub is_automated: bool,
+        pub description: String,
     }
 
     /// What `GET /images/{name}/json` tells. API object `ImageInspect`.
@@ -50,6 +132,10 @@ document! {
         #[serde(rename = "RootFS")]
         pub root_fs: RootFs,
         pub metadata: ImageMetadata,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub descriptor: Option<ContentDescriptor>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub manifests: Option<Vec<ManifestSummary>>,
     }
 
     /// The layers of an image.
