@@ -109,9 +109,10 @@ impl Reference {
         format!("{}/{}", self.domain, self.path)
     }
 
-    /// The repository as people write it: `busybox`, `127.0.0.1:5000/x`.
+    /// The repository as people write it: `busybox`, `127.0.0.1:5000/x`. It is read as the same repository again: what would
+    /// be taken for another registry's keeps its own.
     pub fn familiar_repository(&self) -> String {
-        if self.domain != DEFAULT_DOMAIN {
+        if self.domain != DEFAULT_DOMAIN || split_domain(&self.path).0 != DEFAULT_DOMAIN {
             return self.repository();
         }
         match self.path.strip_prefix(OFFICIAL) {
@@ -296,6 +297,13 @@ mod tests {
             assert_eq!((reference.canonical().as_str(), reference.familiar().as_str()), (canonical, familiar));
             assert_eq!(Reference::parse(&reference.canonical()).as_ref(), Ok(&reference));
         }
+    }
+
+    #[test]
+    fn a_path_that_looks_like_a_registry_keeps_the_real_one() {
+        let reference = Reference::parse("docker.io/evil.example/x").unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(reference.familiar(), "docker.io/evil.example/x:latest");
+        assert_eq!(Reference::parse(&reference.familiar()), Ok(reference));
     }
 
     #[test]

@@ -175,7 +175,7 @@ pub trait Engine: Send + Sync + 'static {
         filters: Filters,
         auth: Option<AuthConfig>,
     ) -> Result<Vec<SearchResult>> {
-        refuse!("search")
+        refuse!("searching the registry")
     }
 
     // --- volumes ---

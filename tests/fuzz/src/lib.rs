@@ -15,4 +15,4 @@ mod run;
 pub use memory::Counting;
 pub use mutate::{repair_http, repair_tar};
 pub use random::Random;
-pub use run::{Target, fuzz};
+pub use run::{Target, fuzz, scratch};

@@ -73,6 +73,16 @@ fn try_one(target: &Target, check: &impl Fn(&[u8]), input: &[u8]) {
     panic!("{}: {why}; the input is in {}", target.name, keep(target.name, input).display());
 }
 
+/// A folder for one test, in memory where the machine has such: thousands of small files need no disk.
+///
+/// # Panics
+/// When none can be made.
+pub fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.expect("a folder for temporary files")
+}
+
 /// Keeps an input outside of the sources.
 fn keep(name: &str, input: &[u8]) -> PathBuf {
     let mut hasher = DefaultHasher::new();

@@ -4,6 +4,7 @@
 #[path = "../../../agent/docker-api/tests/fake/mod.rs"]
 mod fake;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ const WORDS: &[&str] = &[
 fn every_request_gets_an_answer_or_the_connection_ends() {
     let target =
         Target { name: "request", runs: 4_000, words: WORDS, repair: Some(repair_http), most_memory: 64 << 20 };
+    // How many answers were good, and how many were refusals: a run that only meets the door would find nothing.
+    let (good, refused) = (Cell::new(0_u32), Cell::new(0_u32));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     fuzz(&target, |input| {
         let answer = runtime.block_on(ask(input));
@@ -79,8 +82,11 @@ fn every_request_gets_an_answer_or_the_connection_ends() {
             return;
         }
         assert!(answer.starts_with(b"HTTP/1."), "{:?}", String::from_utf8_lossy(&answer[..answer.len().min(80)]));
+        let count = if answer.get(9).is_some_and(|digit| matches!(digit, b'1' | b'2')) { &good } else { &refused };
+        count.set(count.get() + 1);
         assert_frames(&answer);
     });
+    assert!(good.get() > 100 && refused.get() > 100, "{} good answers, {} refusals", good.get(), refused.get());
 }
 
 /// Sends bytes to a face of its own and reads what it answers.

@@ -4,9 +4,10 @@ use std::io::Cursor;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use muster_fuzz::{Counting, Target, fuzz, repair_tar};
+use muster_fuzz::{Counting, Target, fuzz, repair_tar, scratch};
 use muster_image::archive::{UnpackOptions, Whiteouts, decompress, unpack_into};
 use muster_image::{Digest, ImageConfig, Options, Platform, Reference, Store, manifest};
+use tempfile::TempDir;
 
 #[global_allocator]
 static MEMORY: Counting = Counting;
@@ -91,12 +92,12 @@ fn configurations_of_images_are_read_or_refused() {
 
 /// A root with a neighbour that must never change.
 struct Cage {
-    folder: tempfile::TempDir,
+    folder: TempDir,
 }
 
 impl Cage {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = scratch();
         std::fs::create_dir(folder.path().join("root")).expect("a writable folder");
         std::fs::write(folder.path().join("outside"), b"untouched").expect("a writable folder");
         Self { folder }
@@ -148,7 +149,7 @@ const TAR: &[&str] = &[
 
 #[test]
 fn layers_are_unpacked_inside_of_their_root_or_refused() {
-    let target = Target { name: "layer", runs: 3_000, words: TAR, repair: Some(repair_tar_vec), most_memory: 32 << 20 };
+    let target = Target { name: "layer", runs: 3_000, words: TAR, repair: Some(repair_tar), most_memory: 32 << 20 };
     let cage = Cage::new();
     fuzz(&target, |input| {
         let limits = UnpackOptions { max_bytes: 1 << 20, max_entries: 500, ..UnpackOptions::default() };
@@ -163,10 +164,6 @@ fn layers_are_unpacked_inside_of_their_root_or_refused() {
         }
         empty(&cage.folder.path().join("root"));
     });
-}
-
-fn repair_tar_vec(input: &mut Vec<u8>) {
-    repair_tar(input);
 }
 
 /// Removes what is in a folder, whatever modes it has.
@@ -192,14 +189,15 @@ fn archives_of_images_are_loaded_whole_or_refused() {
         "../",
         "null",
     ];
-    let target = Target { name: "archive", runs: 400, words, repair: Some(repair_tar_vec), most_memory: 64 << 20 };
+    let target = Target { name: "archive", runs: 400, words, repair: Some(repair_tar), most_memory: 64 << 20 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = scratch();
+    let host = Platform::host();
     let options = Options { max_unpacked_bytes: 4 << 20, max_entries: 1000, ..Options::default() };
     let store = Store::open_with(folder.path(), options).expect("a store");
     fuzz(&target, |input| {
         let (progress, mut inbox) = tokio::sync::mpsc::channel(64);
-        let loading = store.load(Cursor::new(input.to_vec()), &Platform::host(), progress);
+        let loading = store.load(Cursor::new(input.to_vec()), &host, progress);
         let reading = async { while inbox.recv().await.is_some() {} };
         let (loaded, ()) = runtime.block_on(async { tokio::join!(loading, reading) });
         for image in loaded.iter().flatten() {

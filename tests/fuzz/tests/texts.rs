@@ -1,6 +1,6 @@
 //! Small texts and records: filters, join tokens, the journal after a crash.
 
-use muster_fuzz::{Counting, Target, fuzz};
+use muster_fuzz::{Counting, Target, fuzz, scratch};
 use muster_journal::{HardState, Options, Record};
 use muster_model::engine::Filters;
 use muster_mtls::JoinToken;
@@ -45,8 +45,9 @@ fn a_damaged_journal_gives_a_beginning_of_what_was_written_or_is_refused() {
     let target = Target { name: "journal", runs: 400, words: &[], repair: None, most_memory: 64 << 20 };
     let records: Vec<_> =
         (1..=20_u64).map(|index| Record { index, term: 1, data: vec![index as u8; 40 * index as usize] }).collect();
-    let whole = tempfile::tempdir().expect("a temporary folder");
-    let mut journal = muster_journal::open(whole.path(), Options::default()).expect("a new journal").journal;
+    let options = Options { segment_bytes: 64 << 10, ..Options::default() };
+    let whole = scratch();
+    let mut journal = muster_journal::open(whole.path(), options).expect("a new journal").journal;
     for pair in records.chunks(2) {
         let hard = HardState { term: 1, vote: 1, commit: 0 };
         journal.append(pair, hard).expect("the disk takes it");
@@ -56,7 +57,7 @@ fn a_damaged_journal_gives_a_beginning_of_what_was_written_or_is_refused() {
     let segment = logs.max_by_key(|path| std::fs::metadata(path).map_or(0, |m| m.len())).expect("a segment");
     let bytes = std::fs::read(&segment).expect("a segment");
     fuzz(&target, |input| {
-        let copy = tempfile::tempdir().expect("a temporary folder");
+        let copy = scratch();
         std::fs::create_dir(copy.path().join("log")).expect("a writable folder");
         std::fs::create_dir(copy.path().join("checkpoints")).expect("a writable folder");
         let mut damaged = bytes.clone();
@@ -67,7 +68,7 @@ fn a_damaged_journal_gives_a_beginning_of_what_was_written_or_is_refused() {
         }
         let name = segment.file_name().expect("a segment has a name");
         std::fs::write(copy.path().join("log").join(name), &damaged).expect("a writable folder");
-        if let Ok(opened) = muster_journal::open(copy.path(), Options::default()) {
+        if let Ok(opened) = muster_journal::open(copy.path(), options) {
             let found = opened.recovered.records;
             assert!(found.len() <= records.len() && found == records[..found.len()], "other records came up");
         }
