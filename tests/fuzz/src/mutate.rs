@@ -97,7 +97,7 @@ pub fn repair_tar(input: &mut Vec<u8>) {
     }
 }
 
-/// Gives the head of an HTTP request the line ends and the length of what follows it that HTTP asks for.
+/// Gives the head of an HTTP request the line ends, the wish for an end and the length of what follows it that HTTP asks for.
 pub fn repair_http(input: &mut Vec<u8>) {
     let text = std::mem::take(input);
     let (head, body) = match text.windows(2).position(|two| two == b"\n\n") {
@@ -109,6 +109,10 @@ pub fn repair_http(input: &mut Vec<u8>) {
     {
         input.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
         input.extend_from_slice(b"\r\n");
+    }
+    if !String::from_utf8_lossy(head).to_ascii_lowercase().contains("upgrade") {
+        // So that the end of the answer is seen at once.
+        input.extend_from_slice(b"Connection: close\r\n");
     }
     input.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
     input.extend_from_slice(body);
@@ -133,6 +137,6 @@ mod tests {
     fn a_request_is_given_its_length() {
         let mut request = b"POST /x HTTP/1.1\nHost: d\nContent-Length: 99\n\n{}".to_vec();
         repair_http(&mut request);
-        assert_eq!(request, b"POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\n\r\n{}");
+        assert_eq!(request, b"POST /x HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}");
     }
 }
