@@ -133,10 +133,9 @@ impl Store {
         reporter: Option<&Reporter>,
     ) -> Result<Status> {
         let url = remote.url(&format!("blobs/{}", blob.digest)).await?;
-        match once_more(remote, || remote.send(Method::HEAD, url.clone(), &[])).await?.status() {
-            StatusCode::OK => return Ok(Status::LayerExists),
-            // It cannot be asked for: an upload will say why.
-            _ => {}
+        // Where it cannot be asked for, the upload will say why.
+        if once_more(remote, || remote.send(Method::HEAD, url.clone(), &[])).await?.status() == StatusCode::OK {
+            return Ok(Status::LayerExists);
         }
         let config = self.inner.registries.config();
         let mut failures = 0;

@@ -46,7 +46,7 @@ fn change(input: &mut Vec<u8>, others: &[Vec<u8>], words: &[&str], random: &mut 
     let length = (1 + random.below(16)).min(input.len() - at);
     match random.below(10) {
         0 if at < input.len() => input[at] ^= 1 << random.below(8),
-        1 if at < input.len() => input[at] = random.next() as u8,
+        1 if at < input.len() => input[at] = random.number() as u8,
         2 => insert(input, at, &[*random.pick(BYTES)]),
         3 => drop(input.drain(at..at + length)),
         4 => {
@@ -63,7 +63,7 @@ fn change(input: &mut Vec<u8>, others: &[Vec<u8>], words: &[&str], random: &mut 
             insert(input, at, &other[from..to]);
         }
         9 => input.truncate(at),
-        _ => insert(input, at, &[random.next() as u8]),
+        _ => insert(input, at, &[random.number() as u8]),
     }
 }
 
@@ -85,6 +85,7 @@ fn replace_number(input: &mut Vec<u8>, at: usize, random: &mut Random) {
 }
 
 /// Makes the checksums of what looks like tar headers right again, so that what is behind them is reached.
+#[expect(clippy::ptr_arg, reason = "a repair may change the length")]
 pub fn repair_tar(input: &mut Vec<u8>) {
     for block in input.chunks_exact_mut(512) {
         let looks = block[257..262] == *b"ustar" || block[100..107].iter().all(|b| matches!(b, b'0'..=b'7' | 0 | b' '));

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_docker_api::{Api, Settings, serve_connection};
+use muster_docker_api::{Access, Api, Settings, serve_connection};
 use muster_fuzz::{Counting, Target, fuzz, repair_http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
@@ -98,7 +98,7 @@ async fn ask(input: &[u8]) -> Vec<u8> {
     let api = Arc::new(Api::new(engine, Some(cluster), &Settings { server_version: "0.1.0".into() }));
     let (client, server) = tokio::io::duplex(ENOUGH as usize);
     // In this task, so that a panic of a handler is this check's.
-    let serving = serve_connection(server, api, CancellationToken::new());
+    let serving = serve_connection(server, api, Access::default(), CancellationToken::new());
     let talking = async move {
         let (from, mut to) = tokio::io::split(client);
         let mut from = from.take(ENOUGH);

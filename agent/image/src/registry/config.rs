@@ -117,7 +117,7 @@ impl ProxyConfig {
         for (field, text) in [("http_proxy", &self.http), ("https_proxy", &self.https)] {
             let scheme = text.split_once("://").map_or("http", |(scheme, _)| scheme);
             let valid = url::Url::parse(&with_scheme(text)).is_ok_and(|url| url.has_host());
-            if !text.is_empty() && !(valid && scheme == "http") {
+            if !(text.is_empty() || valid && scheme == "http") {
                 let reason = format!("{:?} is not http://[user:password@]host[:port]", without_secret(text));
                 return Err(Error::Config { field, reason });
             }
