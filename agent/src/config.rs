@@ -115,6 +115,15 @@ struct Given {
     /// `key=value` shown by `info` and usable in placement constraints as engine.labels.KEY.
     #[arg(long, env = "MUSTER_LABELS", value_name = "LABELS", value_delimiter = ',')]
     labels: Option<Vec<String>>,
+    /// Log driver of containers that name none. Default: json-file.
+    #[arg(long, env = "MUSTER_LOG_DRIVER", value_name = "NAME")]
+    log_driver: Option<String>,
+    /// Its options, key=value, comma separated.
+    #[arg(long, env = "MUSTER_LOG_OPTS", value_name = "OPTIONS", value_delimiter = ',')]
+    log_opts: Option<Vec<String>>,
+    /// Where volume plugins are looked for: folders with their sockets, .spec or .json files, comma separated.
+    #[arg(long, env = "MUSTER_PLUGIN_DIRS", value_name = "DIRS", value_delimiter = ',')]
+    plugin_dirs: Option<Vec<PathBuf>>,
     /// What goes to stderr, e.g. info or warn,muster_engine=debug.
     #[arg(long, env = "MUSTER_LOG", value_name = "DIRECTIVES")]
     log: Option<String>,
@@ -127,6 +136,9 @@ const EXAMPLES: &str = "Examples:
   musterd                                            one host with the default folders
   musterd --data-dir D --run-dir R --docker-host unix://R/docker.sock
   muster init; muster join-token worker              make it a cluster, from another terminal";
+
+/// Docker's.
+const PLUGIN_DIRS: &[&str] = &["/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins"];
 
 const DEFAULT_FILE: &str = "/etc/muster/musterd.toml";
 
@@ -178,6 +190,9 @@ pub struct Config {
     pub proxy: muster_image::ProxyConfig,
     pub dns: Vec<Ipv4Addr>,
     pub labels: Labels,
+    pub log_driver: String,
+    pub log_opts: BTreeMap<String, String>,
+    pub plugin_dirs: Vec<PathBuf>,
     pub log: String,
     pub otlp_endpoint: Option<String>,
 }
@@ -314,6 +329,9 @@ impl Config {
             },
             dns: g.dns.unwrap_or_default(),
             labels: labels(g.labels.unwrap_or_default())?,
+            log_driver: g.log_driver.unwrap_or_else(|| "json-file".to_owned()),
+            log_opts: pairs("log-opts", g.log_opts.unwrap_or_default())?,
+            plugin_dirs: g.plugin_dirs.unwrap_or_else(|| PLUGIN_DIRS.iter().map(PathBuf::from).collect()),
             log: g.log.unwrap_or_else(|| "info".to_owned()),
             otlp_endpoint: g.otlp_endpoint,
             instance,
@@ -326,7 +344,8 @@ fn merge(top: Given, base: Given) -> Given {
     over!(top over base: config data_dir run_dir docker_host docker_cluster_host docker_tls_cert docker_tls_key
         docker_tls_ca docker_tls_allow socket_group hostname instance listen_addr
         advertise_addr cgroup_parent bpffs_dir network uplink vxlan_port bridge_subnet runtime shim insecure_registries
-        registry_mirrors registry_certs_dir http_proxy https_proxy no_proxy dns labels log otlp_endpoint)
+        registry_mirrors registry_certs_dir http_proxy https_proxy no_proxy dns labels log_driver log_opts plugin_dirs log
+        otlp_endpoint)
 }
 
 fn read_file(named: Option<&Path>) -> anyhow::Result<Given> {
@@ -377,14 +396,18 @@ fn or_variable(given: Option<String>, name: &str) -> String {
 }
 
 fn labels(given: Vec<String>) -> anyhow::Result<Labels> {
-    let all = given
+    Ok(Labels(Arc::new(ArcSwap::from_pointee(pairs("labels", given)?))))
+}
+
+/// `key=value` each.
+fn pairs(field: &str, given: Vec<String>) -> anyhow::Result<BTreeMap<String, String>> {
+    given
         .into_iter()
         .map(|l| match l.split_once('=') {
             Some((k, v)) if !k.is_empty() => Ok((k.to_owned(), v.to_owned())),
-            _ => bail!("labels: {l:?}: expected key=value"),
+            _ => bail!("{field}: {l:?}: expected key=value"),
         })
-        .collect::<anyhow::Result<_>>()?;
-    Ok(Labels(Arc::new(ArcSwap::from_pointee(all))))
+        .collect()
 }
 
 #[cfg(test)]

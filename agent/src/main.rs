@@ -13,6 +13,7 @@ mod docker_tls;
 mod door;
 mod host;
 mod listen;
+mod logs;
 mod memory;
 mod metrics;
 mod reload;
@@ -140,6 +141,11 @@ async fn open_engine(
         labels: config.labels.get().iter().map(|(k, v)| format!("{k}={v}")).collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         spanning: Arc::new(places),
+        log_driver: config.log_driver.clone(),
+        log_options: config.log_opts.clone(),
+        otlp: Some(Arc::new(logs::Otlp)),
+        otlp_endpoint: config.otlp_endpoint.clone(),
+        plugin_dirs: config.plugin_dirs.clone(),
         ..EngineConfig::new(
             config.data_dir.join("engine"),
             config.run_dir.clone(),

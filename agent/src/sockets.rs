@@ -41,3 +41,27 @@ fn group_id(group: Option<&str>) -> anyhow::Result<Option<nix::unistd::Gid>> {
         None => Ok(look("docker")?.map(|g| g.gid)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt as _;
+
+    #[tokio::test]
+    async fn a_socket_is_for_root_and_its_group_only() {
+        assert!(nix::unistd::geteuid().is_root(), "this test gives a socket to a group: run it as root");
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("s");
+        let listener = bind(&path, Some("nogroup")).expect("bound");
+        let meta = fs::metadata(&path).expect("there");
+        let nogroup = nix::unistd::Group::from_name("nogroup").expect("looked up").expect("there").gid.as_raw();
+        assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o660, 0, nogroup));
+        assert!(bind(&path, None).expect_err("served").to_string().contains("another daemon"));
+        drop(listener);
+        // What a dead daemon left is replaced; without a name the group is Docker's, where there is one.
+        let _again = bind(&path, None).expect("bound anew");
+        let docker = nix::unistd::Group::from_name("docker").expect("looked up").map_or(0, |g| g.gid.as_raw());
+        assert_eq!(fs::metadata(&path).expect("there").gid(), docker);
+        assert!(bind(&dir.path().join("t"), Some("nonesuch")).expect_err("no group").to_string().contains("nonesuch"));
+    }
+}

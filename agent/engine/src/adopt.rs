@@ -5,22 +5,27 @@
 
 use crate::{
     clock,
-    container::{at_daemon_start, bring_down, forget_places, spawn},
+    container::{Begin, Handle, at_daemon_start, bring_down, forget_places, spawn},
     engine::Shared,
     error::OpenError,
     record::{Durability, Phase, Record, durable},
+    volume::owner_of_root,
 };
 use futures_util::{StreamExt, stream};
-use muster_runtime::{Adopted, Status};
-use std::{fs, path::Path, sync::Arc};
+use muster_runtime::{Adopted, ExitStatus, Status};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 /// Containers asked about at the same time.
 const AT_ONCE: usize = 16;
+/// How long opening waits for what follows the end of a container that ended meanwhile: its removal, with its last log lines.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// What a container is to be after the start.
 struct Found {
     record: Record,
     alive: bool,
+    /// It ran, and how it has ended since.
+    ended: Option<ExitStatus>,
     /// Its policy wants it running.
     start: bool,
     /// It goes: removal was under way, or it removes itself and has ended.
@@ -55,9 +60,19 @@ pub(crate) async fn adopt(shared: &Arc<Shared>) -> Result<(), OpenError> {
     }
     shared.sweep_run_dir(&keep).map_err(OpenError::io("sweep", &shared.config.run_dir))?;
     sweep_roots(shared, &found, &roots).await;
+    let mut ended = Vec::new();
     for found in found {
-        enter(shared, found).await;
+        ended.extend(enter(shared, found).await);
     }
+    // Whoever asks an open engine shall hear how things are, not how they were.
+    for handle in ended {
+        let goes = handle.record().host.auto_remove;
+        let mut watch = handle.watch();
+        let settled = watch.wait_for(|view| view.removed || (view.exits > 0 && !goes));
+        // One that cannot be removed now keeps nobody waiting.
+        let _ = tokio::time::timeout(SETTLE, settled).await;
+    }
+    shared.volumes.unmount_unheld().await;
     Ok(())
 }
 
@@ -91,12 +106,18 @@ async fn look(shared: &Arc<Shared>, mut record: Record, roots: &[(String, bool)]
     let ran = matches!(record.state.phase, Phase::Running | Phase::Starting | Phase::Restarting);
     let half_made = record.state.phase == Phase::Creating
         || (record.state.started_at.is_zero() && !roots.iter().any(|(id, _)| *id == record.id));
+    let mut ended = None;
     let alive = match adopted {
         Adopted::Alive { status: Status::Running | Status::Paused, .. } if ran => take_up(&mut record, &adopted),
         // Created and not let run: its start was never answered.
         Adopted::Alive { .. } => {
             shared.config.runtime.delete(&record.id, true).await?;
             note_end(&mut record, ran, None);
+            false
+        }
+        // Its owner goes on from there as from every exit.
+        Adopted::Exited(status) if record.state.phase == Phase::Running => {
+            ended = Some(status);
             false
         }
         Adopted::Exited(status) => {
@@ -111,10 +132,11 @@ async fn look(shared: &Arc<Shared>, mut record: Record, roots: &[(String, bool)]
     };
     let state = &record.state;
     let started_before = !state.started_at.is_zero() || ran;
-    let remove = half_made || state.phase == Phase::Removing || (!alive && started_before && record.host.auto_remove);
+    let gone = !alive && ended.is_none();
+    let remove = half_made || state.phase == Phase::Removing || (gone && started_before && record.host.auto_remove);
     let wanted = at_daemon_start(record.restart_policy(), ran, state.stopped_by_user, state.exit_code);
-    let start = !alive && !remove && started_before && wanted;
-    Ok(Found { record, alive, start, remove })
+    let start = gone && !remove && started_before && wanted;
+    Ok(Found { record, alive, ended, start, remove })
 }
 
 fn take_up(record: &mut Record, adopted: &Adopted) -> bool {
@@ -162,12 +184,13 @@ fn note_end(record: &mut Record, ran: bool, status: Option<&muster_runtime::Exit
 /// Unmounts the roots of containers that do not run, and removes those that no record owns.
 async fn sweep_roots(shared: &Shared, found: &[Found], roots: &[(String, bool)]) {
     for (id, mounted) in roots {
-        match found.iter().find(|f| f.record.id == *id) {
+        let owner = owner_of_root(id);
+        match found.iter().find(|f| f.record.id == owner) {
             Some(f) if f.alive => {}
             Some(_) if *mounted => shared.roots.unmount(id).await,
             Some(_) => {}
             // Of a record that cannot be read: kept with it.
-            None if shared.folder(id).exists() => {}
+            None if shared.folder(owner).exists() => {}
             None => {
                 if let Err(e) = shared.roots.remove(id).await {
                     tracing::error!(container.id = %id, error = %e, "cannot remove a root that nobody owns");
@@ -177,14 +200,15 @@ async fn sweep_roots(shared: &Shared, found: &[Found], roots: &[(String, bool)])
     }
 }
 
-async fn enter(shared: &Arc<Shared>, found: Found) {
-    let Found { mut record, alive, start, remove } = found;
+/// Enters a container into the engine; answers with it if it has ended and its owner is still to note that.
+async fn enter(shared: &Arc<Shared>, found: Found) -> Option<Arc<Handle>> {
+    let Found { mut record, alive, ended, start, remove } = found;
     if remove {
         bring_down(shared, &record, false).await;
         if let Err(e) = shared.discard_container(&record, record.host.auto_remove).await {
             tracing::error!(container.id = %record.id, error = %e, "cannot remove a container; the next start tries again");
         }
-        return;
+        return None;
     }
     if shared.containers.reserve(&record.name, &record.id).is_err() {
         tracing::error!(container.id = %record.id, name = %record.name, "two records have one name: this one goes by its id");
@@ -192,6 +216,7 @@ async fn enter(shared: &Arc<Shared>, found: Found) {
     }
     shared.volumes.hold(&record);
     if alive {
+        shared.volumes.hold_mounts(&record);
         shared.hold_places(&record);
         if let Err(e) = shared.sync_network(&record).await {
             tracing::error!(container.id = %record.id, error = %e, "the network of a running container cannot be taken up");
@@ -208,5 +233,16 @@ async fn enter(shared: &Arc<Shared>, found: Found) {
     if let Err(e) = shared.write_record(&record, Durability::Process).await {
         tracing::error!(container.id = %record.id, error = %e, "cannot write a record");
     }
-    spawn(shared, record, alive);
+    if alive {
+        shared.take_up_execs(&record).await;
+    } else {
+        shared.forget_execs(&record.id).await;
+    }
+    match ended {
+        Some(status) => Some(spawn(shared, record, Begin::Ended(Box::new(status)))),
+        None => {
+            spawn(shared, record, if alive { Begin::Running } else { Begin::AtRest });
+            None
+        }
+    }
 }

@@ -96,8 +96,11 @@ impl Engine for LocalEngine {
     }
 
     async fn container_update(&self, id: &str, update: ContainerUpdate) -> Result<ContainerUpdated> {
-        self.shared.find(id)?.ask(|reply| Command::Update { update: Box::new(update), reply }).await?;
-        Ok(ContainerUpdated::default())
+        self.shared
+            .find(id)?
+            .ask(|reply| Command::Update { update: Box::new(update), reply })
+            .await
+            .map(|warnings| ContainerUpdated { warnings })
     }
 
     async fn container_remove(&self, id: &str, options: RemoveContainer) -> Result<()> {
@@ -270,17 +273,18 @@ impl Engine for LocalEngine {
     }
 
     async fn volume_list(&self, filters: Filters) -> Result<VolumeList> {
-        self.shared.volumes.list(&filters)
+        self.shared.volumes.list(&filters).await
     }
 
     async fn volume_inspect(&self, name: &str) -> Result<Volume> {
-        self.shared.volumes.inspect(name)
+        self.shared.volumes.inspect(name).await
     }
 
     async fn volume_remove(&self, name: &str, force: bool) -> Result<()> {
         let (shared, owned) = (self.shared.clone(), name.to_owned());
+        let driver = shared.volumes.driver_of(name);
         self.shared.finish(async move { shared.volumes.remove(&owned, force).await }).await?;
-        self.shared.events.publish("volume", "destroy", name, [("driver".to_owned(), "local".to_owned())].into());
+        self.shared.events.publish("volume", "destroy", name, [("driver".to_owned(), driver)].into());
         Ok(())
     }
 

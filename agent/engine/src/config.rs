@@ -1,6 +1,9 @@
 //! What an engine is given when it is opened.
 
-use crate::net::{Network, NoSpanning, Spanning, default_pools};
+use crate::{
+    OtlpLogs,
+    net::{Network, NoSpanning, Spanning, default_pools},
+};
 use muster_image::Store;
 use muster_model::net::Subnet;
 use muster_runtime::Runtime;
@@ -34,7 +37,17 @@ pub struct EngineConfig {
     pub mtu: u32,
     /// `key=value`, shown by `info`.
     pub labels: Vec<String>,
-    /// Log options of containers that name none (`max-size`, `max-file`).
+    /// Where plugins are looked for: folders with their sockets or descriptions.
+    pub plugin_dirs: Vec<PathBuf>,
+    /// Log driver of containers that name none.
+    pub log_driver: String,
+    /// The systemd journal's socket.
+    pub journal_socket: PathBuf,
+    /// Exports logs over OTLP; `None`: the driver `otlp` is refused.
+    pub otlp: Option<Arc<dyn OtlpLogs>>,
+    /// Endpoint of containers with the driver `otlp` that name none.
+    pub otlp_endpoint: Option<String>,
+    /// Log options of containers that name no log driver.
     pub log_options: BTreeMap<String, String>,
 }
 
@@ -63,6 +76,13 @@ impl EngineConfig {
             address_pools: default_pools(),
             mtu: 1500,
             labels: Vec::new(),
+            plugin_dirs: ["/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins"]
+                .map(PathBuf::from)
+                .to_vec(),
+            log_driver: "json-file".to_owned(),
+            journal_socket: PathBuf::from("/run/systemd/journal/socket"),
+            otlp: None,
+            otlp_endpoint: None,
             log_options: BTreeMap::new(),
         }
     }

@@ -10,8 +10,9 @@ use crate::{
     image::Roots,
     names,
     net::{Networks, Ports, netns},
+    plugin::Plugins,
     record::{Durability, Record, durable},
-    volume::Volumes,
+    volume::{Volumes, image_root, sweep_pins},
 };
 use muster_calls::Result;
 use muster_model::engine::Strings;
@@ -68,7 +69,8 @@ impl LocalEngine {
         }
         durable::sweep(&config.data_dir)?;
         let networks = Networks::open(&config.data_dir.join("networks"), &config)?;
-        let volumes = Volumes::open(&config.data_dir.join("volumes"))?;
+        let plugins = Plugins::new(config.plugin_dirs.clone());
+        let volumes = Volumes::open(&config.data_dir.join("volumes"), plugins)?;
         let shared = Arc::new(Shared {
             id: engine_id(&config.data_dir)?,
             containers: Containers::default(),
@@ -146,6 +148,16 @@ impl Shared {
         netns_folder(&self.config.run_dir).join(names::short(id))
     }
 
+    /// Where paths inside of volumes are bound while a container is being started.
+    pub fn pins(&self) -> PathBuf {
+        self.config.run_dir.join("pins")
+    }
+
+    /// Where what is known of a container's execs is kept; gone after a reboot, as they are.
+    pub fn execs_folder(&self, id: &str) -> PathBuf {
+        self.config.run_dir.join("execs").join(id)
+    }
+
     /// Where the shared memory of a container is mounted, if others may share it.
     pub fn shm(&self, id: &str) -> PathBuf {
         shm_folder(&self.config.run_dir).join(names::short(id))
@@ -153,6 +165,7 @@ impl Shared {
 
     /// Removes every network namespace and shared memory that no container of `keep` owns.
     pub fn sweep_run_dir(&self, keep: &[String]) -> std::io::Result<()> {
+        sweep_pins(&self.pins());
         let kept = |name: &str| keep.iter().any(|id| names::short(id) == name);
         netns::sweep(&netns_folder(&self.config.run_dir), kept)?;
         crate::container::sweep_shm(&shm_folder(&self.config.run_dir), kept)
@@ -211,6 +224,9 @@ impl Shared {
     pub async fn discard_container(&self, record: &Record, volumes: bool) -> Result<()> {
         self.config.runtime.delete(&record.id, true).await.map_err(error::runtime)?;
         self.roots.remove(&record.id).await?;
+        for (index, _) in record.mounts.iter().enumerate().filter(|(_, m)| m.kind == "image") {
+            self.roots.remove(&image_root(&record.id, index)).await?;
+        }
         self.volumes.release(&record.id);
         if volumes {
             self.volumes.remove_anonymous(record).await;

@@ -1,4 +1,7 @@
-//! Processes started in running containers.
+//! Processes started in running containers. What is known of each is also in the run folder (`exec/kept.rs`), so that the
+//! next daemon knows them too.
+
+mod kept;
 
 use crate::{container::pump, detach::Detector, engine::Shared, error, names, record::Record};
 use bytes::Bytes;
@@ -56,8 +59,7 @@ impl Exec {
     }
 }
 
-/// The execs of an engine. They do not outlive it: after a restart of the daemon nobody can ask for them, though the
-/// processes go on.
+/// The execs of an engine.
 #[derive(Debug, Default)]
 pub(crate) struct Execs {
     by_id: Mutex<BTreeMap<String, Arc<Exec>>>,
@@ -106,13 +108,15 @@ impl Shared {
         Detector::new(Some(config.detach_keys.as_str()).filter(|k| !k.is_empty()))?;
         let id = names::new_id();
         self.exec_event(&record, &id, &format!("exec_create: {}", config.cmd.join(" ")), &[]);
-        self.execs.enter(Exec {
+        let exec = Exec {
             id: id.clone(),
             container: record.id.clone(),
             config,
             progress: Mutex::new(Progress::Prepared),
             ended: CancellationToken::new(),
-        });
+        };
+        kept::write(&self.execs_folder(&record.id), &exec);
+        self.execs.enter(exec);
         Ok(id)
     }
 
@@ -172,7 +176,10 @@ impl Shared {
         };
         self.exec_event(&record, &exec.id, &format!("exec_start: {}", config.cmd.join(" ")), &[]);
         match self.config.runtime.exec_start(&record.id, &exec.id).await {
-            Ok(pid) => *exec.progress() = Progress::Running { pid },
+            Ok(pid) => {
+                *exec.progress() = Progress::Running { pid };
+                kept::write(&self.execs_folder(&record.id), &exec);
+            }
             Err(e) => return self.exec_failed(&exec, e, options.detach),
         }
         self.watch_exec(exec.clone(), record);
@@ -240,6 +247,7 @@ impl Shared {
             // With its container an exec may vanish before it is asked for.
             let code = status.map_or(128 + libc::SIGKILL, |s| s.code);
             exec.finish(code);
+            kept::write(&shared.execs_folder(&record.id), &exec);
             shared.exec_event(&record, &exec.id, "exec_die", &[("exitCode", &code.to_string())]);
             if let Err(e) = shared.config.runtime.exec_delete(&record.id, &exec.id).await {
                 tracing::debug!(container.id = %record.id, error = %e, "an exec went with its container");

@@ -25,8 +25,10 @@ mod error;
 mod events;
 mod exec;
 mod image;
+mod logging;
 mod names;
 pub mod net;
+mod plugin;
 mod record;
 mod signal;
 mod system;
@@ -36,6 +38,7 @@ pub use config::EngineConfig;
 pub use container::EndpointSpec;
 pub use engine::LocalEngine;
 pub use error::OpenError;
+pub use logging::{ContainerLogs, LogLine, OtlpLogs, OtlpSender};
 pub use net::{Network, NoNetwork, NoSpanning, Spanning};
 
 /// What happened to a container, for those who look after it.

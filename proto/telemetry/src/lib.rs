@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod context;
+pub mod logs;
 pub mod metrics;
 pub mod names;
 pub mod recent;

@@ -3,12 +3,10 @@
 //!
 //! States and what moves them: see [`Phase`]. What each request does: `acts.rs`; what an exit does: `exit.rs`.
 
-use super::{
-    handle::{Handle, View},
-    restart::Backoff,
-};
+use super::handle::{Handle, View};
 use crate::{
     engine::Shared,
+    logging::{self, forward::Forwarder},
     record::{Durability, Phase, Place, Record},
 };
 use muster_calls::{Error, RemoveContainer, Result};
@@ -57,7 +55,8 @@ pub(crate) enum Command {
     },
     Update {
         update: Box<ContainerUpdate>,
-        reply: Reply<()>,
+        /// Warnings.
+        reply: Reply<Vec<String>>,
     },
     Remove {
         options: RemoveContainer,
@@ -132,9 +131,10 @@ pub(crate) struct Actor {
     /// Who wait for a forced removal; the container goes as soon as its process has ended.
     pub(super) removal: Option<(RemoveContainer, Vec<Reply<()>>)>,
     pub(super) restart_at: Option<Instant>,
-    pub(super) backoff: Backoff,
     pub(super) probe: Option<AbortHandle>,
     pub(super) leases: usize,
+    /// Sends its log away, where its log driver does.
+    pub(super) forwarder: Option<Forwarder>,
     /// Ends with the process; aborted with this task.
     exit: Option<AbortOnDrop>,
     view: watch::Sender<View>,
@@ -158,17 +158,28 @@ enum Wake {
     Shutdown,
 }
 
-/// Starts the owner of a container and enters the container into the engine's index. `running` when it was adopted.
-pub(crate) fn spawn(shared: &Arc<Shared>, record: Record, running: bool) -> Arc<Handle> {
+/// How the owner of a container finds it.
+pub(crate) enum Begin {
+    /// It does not run; its policy may be about to start it.
+    AtRest,
+    /// Adopted, alive.
+    Running,
+    /// It ran when there was a daemon last, and has ended since: what follows an exit follows now.
+    Ended(Box<ExitStatus>),
+}
+
+/// Starts the owner of a container and enters the container into the engine's index.
+pub(crate) fn spawn(shared: &Arc<Shared>, record: Record, begin: Begin) -> Arc<Handle> {
     let (sender, inbox) = mpsc::channel(INBOX);
-    let first = View { record: Arc::new(record.clone()), ..View::default() };
+    let health = record.state.health.clone();
+    let first = View { record: Arc::new(record.clone()), health: health.clone(), ..View::default() };
     let (view, watch) = watch::channel(first);
     let this = sender.downgrade();
     let handle = Arc::new(Handle::new(record.id.clone(), sender, watch));
     let mut actor = Actor {
         shared: shared.clone(),
         record,
-        health: None,
+        health,
         exits: 0,
         exit_error: String::new(),
         removed: false,
@@ -176,36 +187,43 @@ pub(crate) fn spawn(shared: &Arc<Shared>, record: Record, running: bool) -> Arc<
         stopping: None,
         removal: None,
         restart_at: None,
-        backoff: Backoff::default(),
         probe: None,
         leases: 0,
+        forwarder: logging::forward::start(shared, &handle),
         exit: None,
         view,
         inbox,
         this,
     };
-    if running {
-        actor.watch_process();
-        actor.publish();
-    } else if actor.record.state.phase == Phase::Restarting {
-        actor.restart_at = Some(Instant::now());
+    let mut ended = None;
+    match begin {
+        Begin::Running => {
+            actor.watch_process();
+            actor.publish();
+        }
+        Begin::Ended(status) => ended = Some(*status),
+        Begin::AtRest if actor.record.state.phase == Phase::Restarting => {
+            // A wait that had begun goes on.
+            actor.restart_at = Some(Instant::now() + actor.record.state.restart_at.since(crate::clock::now()));
+        }
+        Begin::AtRest => {}
     }
     shared.containers.insert(handle.clone());
-    shared.spawn("container", actor.run());
+    shared.spawn("container", actor.run(ended));
     handle
 }
 
 impl Actor {
-    async fn run(mut self) {
-        loop {
+    async fn run(mut self, ended: Option<ExitStatus>) {
+        if let Some(status) = ended {
+            self.on_exit(Ok(status)).await;
+        }
+        while !self.removed {
             match self.next().await {
                 Wake::Command(command) => self.act(command).await,
                 Wake::Exit(status) => self.on_exit(status).await,
                 Wake::Deadline => self.on_deadline().await,
                 Wake::Shutdown => break,
-            }
-            if self.removed {
-                break;
             }
         }
         if let Some(probe) = self.probe.take() {
@@ -280,7 +298,7 @@ impl Actor {
             Command::Attach { options, slot, reply } => drop(reply.send(self.attach(options, slot).await)),
             Command::Lend(reply) => drop(reply.send(self.lend().await)),
             Command::GiveBack => self.give_back().await,
-            Command::Health { pid, health } => self.on_health(pid, health),
+            Command::Health { pid, health } => self.on_health(pid, health).await,
         }
     }
 

@@ -6,11 +6,11 @@ use super::{
     up, update,
 };
 use crate::{
-    error, names,
+    clock, error, names,
     record::{Durability, Phase},
 };
 use muster_calls::{Error, RemoveContainer, Result};
-use muster_model::engine::ContainerUpdate;
+use muster_model::{Timestamp, engine::ContainerUpdate};
 use muster_runtime::ProcessRef;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -33,7 +33,7 @@ impl Actor {
             _ => {}
         }
         self.restart_at = None;
-        self.backoff = Backoff::default();
+        self.record.state.backoff = Backoff::default();
         self.record.state.restart_count = 0;
         let started = self.bring_up().await;
         if started.is_err() {
@@ -53,6 +53,7 @@ impl Actor {
         match up::bring_up(&self.shared, &mut self.record, &mut self.waiting, self.leases > 0).await {
             Ok(()) => {
                 self.health = super::health::first(&self.record.config);
+                self.record.state.health.clone_from(&self.health);
                 self.exit_error.clear();
                 self.watch_process();
                 self.publish();
@@ -92,7 +93,9 @@ impl Actor {
     /// Decides whether the policy starts it again, and when.
     pub(super) fn plan_restart(&mut self, exit_code: i32, ran: Duration) -> bool {
         let policy = self.record.restart_policy();
-        let delay = self.backoff.after_exit(policy, exit_code, ran, self.record.state.stopped_by_user);
+        let state = &mut self.record.state;
+        let delay = state.backoff.after_exit(policy, exit_code, ran, state.stopped_by_user);
+        state.restart_at = delay.map_or(Timestamp::ZERO, |d| clock::now().after(d));
         self.restart_at = delay.map(|d| Instant::now() + d);
         self.record.state.phase = if delay.is_some() { Phase::Restarting } else { Phase::Exited };
         delay.is_some()
@@ -143,7 +146,7 @@ impl Actor {
         };
         let timeout_s = timeout_s.or(config.stop_timeout).unwrap_or(STOP_TIMEOUT_S);
         self.record.state.stopped_by_user = true;
-        self.persist(Durability::Process).await?;
+        self.note_stop().await;
         self.signal(signal).await?;
         self.shared.container_event(&self.record, "kill", &[("signal", &signal.to_string())]);
         let stopping = self.stopping.get_or_insert_with(Stopping::default);
@@ -154,6 +157,13 @@ impl Actor {
             (a, b) => a.or(b),
         };
         Ok(())
+    }
+
+    /// Writes down that a user wants it stopped. On a full disk it must still be possible to stop what fills it.
+    async fn note_stop(&self) {
+        if let Err(e) = self.persist(Durability::Process).await {
+            tracing::warn!(container.id = %self.record.id, error = %e, "cannot note that a user stops a container");
+        }
     }
 
     async fn cancel_restart(&mut self) -> Result<()> {
@@ -178,7 +188,7 @@ impl Actor {
         }
         if signal == libc::SIGKILL || Some(signal) == self.record.stop_signal().ok() {
             self.record.state.stopped_by_user = true;
-            self.persist(Durability::Process).await?;
+            self.note_stop().await;
         }
         self.signal(signal).await?;
         self.shared.container_event(&self.record, "kill", &[("signal", &signal.to_string())]);
@@ -237,16 +247,17 @@ impl Actor {
         Ok(())
     }
 
-    pub(super) async fn update(&mut self, update: ContainerUpdate) -> Result<()> {
+    /// Answers with warnings.
+    pub(super) async fn update(&mut self, update: ContainerUpdate) -> Result<Vec<String>> {
         let host = update::merged(&self.record.host, &update)?;
+        let (resources, warnings) = update::changes(&update.resources, &host, &self.shared.spec_host)?;
         if self.record.state.is_running() {
-            let resources = update::changes(&update.resources);
             self.shared.config.runtime.update(&self.record.id, &resources).await.map_err(error::runtime)?;
         }
         self.record.host = host;
         self.persist(Durability::Power).await?;
         self.publish();
         self.shared.container_event(&self.record, "update", &[]);
-        Ok(())
+        Ok(warnings)
     }
 }

@@ -1,10 +1,21 @@
 //! What a create asks for, field by field: honoured, or refused by name. Defaults are filled in here, so that the record
 //! says what is.
 
-use super::{etc, joined, logs, restart::Policy, spec::Security};
-use crate::{engine::Shared, net::parse_port, signal};
+use super::{
+    etc, joined,
+    restart::Policy,
+    spec::{self, Security},
+};
+use crate::{
+    engine::Shared,
+    logging::{Forward, Wanted},
+    net::parse_port,
+    record::Mounted,
+    signal,
+};
 use muster_calls::{Error, Result};
-use muster_model::engine::{ContainerConfig, HealthConfig, HostConfig};
+use muster_model::engine::{ContainerConfig, HealthConfig, HostConfig, Resources};
+use muster_runtime::spec::{MountRequest, SpecInput, Tmpfs};
 
 /// Docker's least memory limit, in bytes.
 const LEAST_MEMORY: i64 = 6 << 20;
@@ -36,9 +47,6 @@ pub(super) fn config(config: &ContainerConfig) -> Result<()> {
             config.hostname
         )));
     }
-    if config.network_disabled {
-        return Err(Error::unimplemented("NetworkDisabled (use NetworkMode none)"));
-    }
     config.healthcheck.as_ref().map_or(Ok(()), health)
 }
 
@@ -69,9 +77,12 @@ fn health(check: &HealthConfig) -> Result<()> {
 ///
 /// # Errors
 /// `Invalid`, `Conflict` or `Unimplemented` naming the field.
-pub(super) fn host(shared: &Shared, host: &mut HostConfig) -> Result<()> {
+pub(super) fn host(shared: &Shared, host: &mut HostConfig) -> Result<Vec<String>> {
     refused(host)?;
     resources(host)?;
+    let vetted = muster_runtime::spec::vet(&spec::draft(host), &shared.spec_host);
+    let warnings = vetted.map_err(|e| Error::invalid(e.to_string()))?;
+    discard(shared, &mut host.resources);
     modes(shared, host)?;
     let policy =
         Policy::parse(&host.restart_policy.name, host.restart_policy.maximum_retry_count).map_err(Error::invalid)?;
@@ -92,20 +103,69 @@ pub(super) fn host(shared: &Shared, host: &mut HostConfig) -> Result<()> {
             .parse::<std::net::IpAddr>()
             .map_err(|_| Error::invalid(format!("bad nameserver address {server}: {server} is not an ip address")))?;
     }
-    Security::parse(&host.security_opt)?;
+    let security = Security::parse(&host.security_opt)?;
+    let profile = security.apparmor.as_deref().filter(|name| !matches!(*name, "" | "unconfined"));
+    if let Some(name) = profile.filter(|_| !shared.spec_host.apparmor) {
+        return Err(Error::invalid(format!("--security-opt apparmor={name}: this kernel has no AppArmor")));
+    }
     if host.log_config.kind.is_empty() {
-        host.log_config.kind = "json-file".to_owned();
+        host.log_config.kind.clone_from(&shared.config.log_driver);
         for (key, value) in &shared.config.log_options {
             host.log_config.config.entry(key.clone()).or_insert_with(|| value.clone());
         }
     }
-    logs::Wanted::parse(&host.log_config)?;
+    let log = Wanted::parse(&host.log_config)?;
+    if log.forward == Some(Forward::Otlp(None)) && shared.config.otlp_endpoint.is_none() {
+        let text =
+            "log driver otlp needs --log-opt otlp-endpoint=http://HOST:PORT: the daemon has no endpoint of its own";
+        return Err(Error::invalid(text));
+    }
+    if matches!(log.forward, Some(Forward::Otlp(_))) && shared.config.otlp.is_none() {
+        return Err(Error::unimplemented("log driver otlp (this daemon exports no logs)"));
+    }
     match host.shm_size {
         0 => host.shm_size = DEFAULT_SHM_SIZE,
         n if n < 0 => return Err(Error::invalid("SHM size can not be less than 0")),
         _ => {}
     }
-    Ok(())
+    Ok(warnings)
+}
+
+/// Checks the options of tmpfs mounts.
+///
+/// # Errors
+/// `Invalid` naming the option.
+pub(super) fn tmpfs(shared: &Shared, mounts: &[Mounted]) -> Result<()> {
+    let requests = mounts.iter().filter(|m| m.kind == "tmpfs").map(|m| {
+        MountRequest::Tmpfs(Tmpfs {
+            target: m.destination.clone(),
+            options: m.tmpfs_options.clone(),
+            size: m.tmpfs_size,
+            mode: m.tmpfs_mode,
+        })
+    });
+    let input = SpecInput { mounts: requests.collect(), ..SpecInput::default() };
+    muster_runtime::spec::vet(&input, &shared.spec_host).map(drop).map_err(|e| Error::invalid(e.to_string()))
+}
+
+/// Takes out what the warnings said is discarded, so that documents show what is.
+fn discard(shared: &Shared, r: &mut Resources) {
+    let (kept, _) = muster_runtime::spec::supported(&spec::resources(r), &shared.spec_host);
+    if kept.blkio_weight.is_none() {
+        r.blkio_weight = 0;
+    }
+    if kept.blkio_weight_device.is_empty() {
+        r.blkio_weight_device.clear();
+    }
+    if kept.memory_swap.is_none() {
+        r.memory_swap = 0;
+    }
+    if kept.memory_swappiness.is_none() {
+        r.memory_swappiness = None;
+    }
+    if kept.oom_kill_disable.is_none() {
+        r.oom_kill_disable = Some(false);
+    }
 }
 
 /// What is known and not done.
@@ -113,8 +173,7 @@ fn refused(host: &HostConfig) -> Result<()> {
     let r = &host.resources;
     let fields = [
         (!host.links.is_empty(), "Links (--link)"),
-        (!host.storage_opt.is_empty(), "StorageOpt (--storage-opt)"),
-        (!matches!(host.userns_mode.as_str(), "" | "host"), "UsernsMode (--userns)"),
+        (!host.storage_opt.is_empty(), "StorageOpt (--storage-opt): sizes of root file systems need project quotas"),
         (!matches!(host.isolation.as_str(), "" | "default"), "Isolation (--isolation)"),
         (!host.cgroup.is_empty(), "Cgroup"),
         (!r.device_requests.is_empty(), "DeviceRequests (--gpus)"),
@@ -124,11 +183,13 @@ fn refused(host: &HostConfig) -> Result<()> {
         (r.cpu_percent != 0, "CpuPercent"),
         (r.io_maximum_iops != 0, "IOMaximumIOps"),
         (r.io_maximum_bandwidth != 0, "IOMaximumBandwidth"),
-        (!matches!(host.volume_driver.as_str(), "" | "local"), "VolumeDriver (only local)"),
-        (host.ipc_mode == "none", "IpcMode none"),
     ];
     if let Some((_, field)) = fields.into_iter().find(|(set, _)| *set) {
         return Err(Error::unimplemented(field));
+    }
+    if !matches!(host.userns_mode.as_str(), "" | "host") {
+        let text = format!("invalid userns mode: {}: expected host (this engine remaps no users)", host.userns_mode);
+        return Err(Error::invalid(text));
     }
     match host.runtime.as_str() {
         "" | "runc" | "io.containerd.runc.v2" => Ok(()),
@@ -136,7 +197,11 @@ fn refused(host: &HostConfig) -> Result<()> {
     }
 }
 
-fn resources(host: &mut HostConfig) -> Result<()> {
+/// Checks limits and fills in what follows from them.
+///
+/// # Errors
+/// `Invalid`, in Docker's words.
+pub(super) fn resources(host: &mut HostConfig) -> Result<()> {
     let r = &mut host.resources;
     let bad = |text: &str| Err(Error::invalid(text));
     if r.memory != 0 && r.memory < LEAST_MEMORY {
@@ -186,9 +251,13 @@ fn resources(host: &mut HostConfig) -> Result<()> {
             host.oom_score_adj
         )));
     }
-    let parent = &host.resources.cgroup_parent;
-    if !parent.is_empty() && (!parent.starts_with('/') || parent.split('/').any(|p| p == "..")) {
-        return Err(Error::invalid(format!("invalid cgroup-parent {parent:?}: expected an absolute path of a cgroup")));
+    let parent = &mut host.resources.cgroup_parent;
+    if parent.split('/').any(|p| p == "..") {
+        return Err(Error::invalid(format!("invalid cgroup-parent {parent:?}: it climbs")));
+    }
+    if !parent.is_empty() && !parent.starts_with('/') {
+        // Docker: relative to the cgroup of the host's init.
+        parent.insert(0, '/');
     }
     Ok(())
 }
@@ -216,7 +285,7 @@ fn modes(shared: &Shared, host: &mut HostConfig) -> Result<()> {
     }
     let fits = |mode: &str, words: &[&str]| words.contains(&mode) || joined::target(mode).is_some();
     let checks = [
-        ("IPC", &host.ipc_mode, fits(&host.ipc_mode, &["private", "shareable", "host"])),
+        ("IPC", &host.ipc_mode, fits(&host.ipc_mode, &["private", "shareable", "host", "none"])),
         ("PID", &host.pid_mode, fits(&host.pid_mode, &["", "host"])),
         ("UTS", &host.uts_mode, matches!(host.uts_mode.as_str(), "" | "host")),
         ("cgroup namespace", &host.cgroupns_mode, matches!(host.cgroupns_mode.as_str(), "" | "private" | "host")),
@@ -253,6 +322,7 @@ mod tests {
         assert!(with(|h| h.resources.nano_cpus = 1_000_000_000_000).is_err());
         assert!(with(|h| h.oom_score_adj = 1001).is_err());
         assert!(with(|h| h.resources.cgroup_parent = "/a/../b".into()).is_err());
+        assert!(with(|h| h.resources.cgroup_parent = "a/b".into()).is_ok());
         assert!(with(|h| (h.resources.memory_swappiness, h.resources.pids_limit) = (Some(-1), Some(0))).is_ok());
     }
 

@@ -1,11 +1,12 @@
 //! Making a container: from a request to a record and a root file system. Nothing runs yet.
 
-use super::{Handle, check, mounts, spawn};
+use super::{Begin, Handle, check, mounts, spawn};
 use crate::{
     clock,
     engine::{LocalEngine, Shared},
     error, names,
     record::{ClusterPlace, Durability, Mounted, Phase, Place, Record},
+    volume::image_root,
 };
 use muster_calls::{Error, Result};
 use muster_model::{
@@ -109,7 +110,13 @@ impl Shared {
         let (mut host, networking) = (body.host_config, body.networking_config);
         let mut config = merge(body.config, image_config(&image)?);
         check::config(&config)?;
-        check::host(self, &mut host)?;
+        if config.network_disabled {
+            if !matches!(host.network_mode.as_str(), "" | "default" | "none") {
+                return Err(Error::invalid("conflicting options: NetworkDisabled and a NetworkMode"));
+            }
+            host.network_mode = "none".to_owned();
+        }
+        let warnings = check::host(self, &mut host)?;
         let id = names::new_id();
         let own_name_space = host.uts_mode.is_empty() && host.network_mode != "host";
         if config.hostname.is_empty() {
@@ -119,7 +126,12 @@ impl Shared {
             Some(places) => places,
             None => self.places(&mut host, networking.endpoints_config, &config.mac_address)?,
         };
-        let mounted = mounts::resolve(&host, &config.volumes, self.mounts_of_others(&host)?)?;
+        let mut mounted = mounts::resolve(&host, &config.volumes, self.mounts_of_others(&host)?)?;
+        check::tmpfs(self, &mounted)?;
+        for mount in mounted.iter_mut().filter(|m| m.kind == "image") {
+            let found = self.config.images.resolve(&mount.image).map_err(|e| no_such_image(&mount.image, e))?;
+            mount.image_id = found.id.to_string();
+        }
         let (path, args) = command(&config)?;
         let mut record = Record {
             id,
@@ -140,7 +152,7 @@ impl Shared {
         match made {
             Ok(handle) => {
                 self.container_event(&handle.record(), "create", &[]);
-                Ok(ContainerCreated { id: handle.id.clone(), warnings: Vec::new() })
+                Ok(ContainerCreated { id: handle.id.clone(), warnings })
             }
             Err(e) => {
                 // What was made is taken back; what cannot be is swept at the next start: there is no record of it.
@@ -171,8 +183,18 @@ impl Shared {
         let (prepared, written) = tokio::join!(self.roots.prepare(image, &record.id), write);
         prepared?;
         written?;
+        self.prepare_images(&record).await?;
         self.fill_volumes(&record).await?;
-        Ok(spawn(self, record, false))
+        Ok(spawn(self, record, Begin::AtRest))
+    }
+
+    /// A layer of the container's own over each image that it mounts.
+    async fn prepare_images(&self, record: &Record) -> Result<()> {
+        for (index, mount) in record.mounts.iter().enumerate().filter(|(_, m)| m.kind == "image") {
+            let image = self.config.images.resolve(&mount.image_id).map_err(|e| no_such_image(&mount.image, e))?;
+            self.roots.prepare(&image, &image_root(&record.id, index)).await?;
+        }
+        Ok(())
     }
 
     fn take_name(&self, wanted: Option<&str>, id: &str) -> Result<String> {
@@ -199,7 +221,7 @@ impl Shared {
                 return Err(Error::invalid(format!("invalid volumes-from mode: {mode}")));
             }
             let other = self.find(name)?.record();
-            let shared = other.mounts.iter().filter(|m| m.kind != "tmpfs").cloned();
+            let shared = other.mounts.iter().filter(|m| matches!(m.kind.as_str(), "bind" | "volume")).cloned();
             // They belong to the other container: `rm -v` of this one leaves them.
             all.extend(shared.map(|m| Mounted { read_only: m.read_only || mode == "ro", anonymous: false, ..m }));
         }

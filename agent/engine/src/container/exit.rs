@@ -2,7 +2,7 @@
 
 use super::{actor::Actor, up};
 use crate::{
-    clock,
+    clock, logging,
     record::{Durability, Phase},
 };
 use muster_calls::{Error, RemoveContainer, Result};
@@ -72,6 +72,7 @@ impl Actor {
         if let Some(health) = &mut self.health {
             health.status = "unhealthy".to_owned();
         }
+        self.record.state.health.clone_from(&self.health);
         ran
     }
 
@@ -177,12 +178,15 @@ impl Actor {
         let removed = self.remove_parts(options, durability).await;
         if let Err(e) = removed {
             self.record.state.phase = before;
+            if let Ok(handle) = self.shared.find(&self.record.id) {
+                self.forwarder = logging::forward::start(&self.shared, &handle);
+            }
             let _ = self.persist(Durability::Process).await; // Whatever the disk says, the user must see the first error.
             self.publish();
             return Err(e);
         }
         self.shared.containers.remove(&self.record.id);
-        self.shared.execs.forget_container(&self.record.id);
+        self.shared.forget_execs(&self.record.id).await;
         self.removed = true;
         self.waiting.clear();
         self.publish();
@@ -191,8 +195,11 @@ impl Actor {
         Ok(())
     }
 
-    async fn remove_parts(&self, options: RemoveContainer, durability: Durability) -> Result<()> {
+    async fn remove_parts(&mut self, options: RemoveContainer, durability: Durability) -> Result<()> {
         self.persist(durability).await?;
+        if let Some(forwarder) = self.forwarder.take() {
+            forwarder.finish().await;
+        }
         self.shared.discard_container(&self.record, options.volumes).await
     }
 }

@@ -1,7 +1,12 @@
 //! Health of containers: probes at intervals, and what follows from their outcomes.
 
 use super::actor::{Actor, Command};
-use crate::{clock, engine::Shared, names, record::Record};
+use crate::{
+    clock,
+    engine::Shared,
+    names,
+    record::{Durability, Record},
+};
 use muster_model::engine::{ContainerConfig, Health, HealthConfig, HealthcheckResult};
 use muster_runtime::{AttachOptions, Output, ProcessRef, spec::ExecInput};
 use std::{sync::Arc, time::Duration};
@@ -95,14 +100,19 @@ impl Actor {
     }
 
     /// Takes the outcome of a probe of the process `pid`.
-    pub(super) fn on_health(&mut self, pid: u32, health: Health) {
+    pub(super) async fn on_health(&mut self, pid: u32, health: Health) {
         if pid != self.record.state.pid || !self.record.state.is_running() {
             return; // Of a run that is over.
         }
         let changed = self.health.as_ref().is_none_or(|old| old.status != health.status);
         let status = health.status.clone();
         self.health = Some(health);
+        self.record.state.health.clone_from(&self.health);
         self.publish();
+        // So that the next daemon goes on with it; a full disk makes nobody sick.
+        if let Err(e) = self.persist(Durability::Process).await {
+            tracing::debug!(container.id = %self.record.id, error = %e, "cannot note its health");
+        }
         if changed {
             self.shared.container_event(&self.record, &format!("health_status: {status}"), &[]);
             self.shared.changed(&self.record.id, crate::Change::Health { status });
@@ -117,9 +127,12 @@ async fn probe_on(
     mut health: Health,
     owner: mpsc::WeakSender<Command>,
 ) {
-    let started = Instant::now();
+    // The start period began with the container, which a daemon may find running.
+    let ran = clock::now().since(record.state.started_at);
+    let began = Instant::now();
+    let age = || ran + began.elapsed();
     loop {
-        let starting = health.status == "starting" && started.elapsed() < plan.start_period;
+        let starting = health.status == "starting" && age() < plan.start_period;
         tokio::select! {
             () = tokio::time::sleep(if starting { plan.start_interval.min(plan.interval) } else { plan.interval }) => {}
             () = shared.stop.cancelled() => return,
@@ -129,7 +142,7 @@ async fn probe_on(
             continue;
         }
         let result = probe(&shared, &record, &plan).await;
-        health = after(health, result, &plan, started.elapsed() < plan.start_period);
+        health = after(health, result, &plan, age() < plan.start_period);
         let Some(owner) = owner.upgrade() else { return };
         if owner.send(Command::Health { pid: record.state.pid, health: health.clone() }).await.is_err() {
             return;

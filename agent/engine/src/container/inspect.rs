@@ -1,8 +1,9 @@
 //! `docker inspect` of a container: its record in Docker's words.
 
-use super::{Handle, handle::View, logs};
+use super::{Handle, handle::View};
 use crate::{
     engine::Shared,
+    logging::Wanted,
     net::gives_names,
     record::{Place, Record},
 };
@@ -22,7 +23,7 @@ impl Shared {
         let file =
             |name: &str| if record.state.started_at.is_zero() { String::new() } else { text(&folder.join(name)) };
         let sizes = if size { Some(self.sizes(record).await?) } else { None };
-        let kept = logs::Wanted::parse(&record.host.log_config).is_ok_and(|w| w.kept);
+        let kept = Wanted::parse(&record.host.log_config).is_ok_and(|w| w.readable);
         let mut host_config = record.host.clone();
         if !host_config.privileged {
             let list = |paths: &[&str]| Some(paths.iter().map(|p| (*p).to_owned()).collect());
@@ -91,9 +92,13 @@ impl Shared {
                 MountPoint {
                     kind: m.kind.clone(),
                     name: m.volume.clone(),
-                    source: if volume { text(&self.volumes.mountpoint(&m.volume)) } else { text(&m.source) },
+                    source: match m.kind.as_str() {
+                        "volume" => text(&self.volumes.shown_source(m)),
+                        "image" => m.image.clone(),
+                        _ => text(&m.source),
+                    },
                     destination: m.destination.clone(),
-                    driver: if volume { "local".to_owned() } else { String::new() },
+                    driver: if volume { self.volumes.driver_of(&m.volume) } else { String::new() },
                     mode: m.mode.clone(),
                     rw: !m.read_only,
                     propagation: m.propagation.clone(),

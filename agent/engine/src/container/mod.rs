@@ -29,13 +29,14 @@ mod up;
 mod update;
 mod wait;
 
-pub(crate) use actor::{Command, RootLease, spawn};
+pub(crate) use actor::{Begin, Command, RootLease, spawn};
 pub(crate) use attach::pump;
 pub use create::EndpointSpec;
 pub(crate) use create::{cluster_place, image_config, no_such_image};
-pub(crate) use handle::{Containers, Handle};
+pub(crate) use handle::{Containers, Handle, View};
+pub(crate) use logs::is_live;
 pub(crate) use prune::{labels_pass, until};
-pub(crate) use restart::at_daemon_start;
+pub(crate) use restart::{Backoff, at_daemon_start};
 pub(crate) use shm::sweep as sweep_shm;
 pub(crate) use up::{bring_down, forget_places};
 

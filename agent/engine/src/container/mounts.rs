@@ -3,7 +3,7 @@
 
 use crate::{names, record::Mounted};
 use muster_calls::{Error, Result};
-use muster_model::engine::{HostConfig, Keys, Mount};
+use muster_model::engine::{BindOptions, HostConfig, Keys, Mount};
 use std::path::{Component, Path, PathBuf};
 
 /// All mounts of a new container, volumes still without a source; anonymous ones have their name already. `from` are the mounts
@@ -17,7 +17,7 @@ pub(super) fn resolve(host: &HostConfig, image_volumes: &Keys, from: Vec<Mounted
         replace(&mut all, mount);
     }
     let mut own: Vec<Mounted> = Vec::new();
-    let binds = host.binds.iter().map(|text| short_form(text));
+    let binds = host.binds.iter().map(|text| short_form(text, &host.volume_driver));
     let mounts = host.mounts.iter().map(long_form);
     let tmpfs = host.tmpfs.iter().map(|(path, options)| tmpfs_form(path, options));
     for mount in binds.chain(mounts).chain(tmpfs) {
@@ -32,7 +32,7 @@ pub(super) fn resolve(host: &HostConfig, image_volumes: &Keys, from: Vec<Mounted
         let destination = clean(path)
             .ok_or_else(|| Error::invalid(format!("invalid volume path {path:?}: expected an absolute path")))?;
         if !all.iter().any(|m| m.destination == destination) {
-            all.push(anonymous(destination));
+            all.push(Mounted { volume_driver: host.volume_driver.clone(), ..anonymous(destination) });
         }
     }
     Ok(all)
@@ -61,7 +61,7 @@ fn clean(path: &str) -> Option<String> {
 }
 
 /// `source:target[:options]` of `-v`.
-fn short_form(text: &str) -> Result<Mounted> {
+fn short_form(text: &str, driver: &str) -> Result<Mounted> {
     let bad = || Error::invalid(format!("invalid volume specification: '{text}'"));
     let mut parts = text.split(':');
     let (source, target, options) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -82,7 +82,7 @@ fn short_form(text: &str) -> Result<Mounted> {
         ))
     })?;
     let mut mount = match source {
-        "" => anonymous(destination),
+        "" => Mounted { volume_driver: driver.to_owned(), ..anonymous(destination) },
         path if path.starts_with('/') => Mounted {
             kind: "bind".into(),
             source: PathBuf::from(path),
@@ -94,6 +94,7 @@ fn short_form(text: &str) -> Result<Mounted> {
         name => Mounted {
             kind: "volume".into(),
             volume: volume_name(name)?,
+            volume_driver: driver.to_owned(),
             destination,
             mode: "z".into(),
             ..Mounted::default()
@@ -150,6 +151,7 @@ fn long_form(mount: &Mount) -> Result<Mounted> {
         ("BindOptions", mount.bind_options.is_some(), "bind"),
         ("VolumeOptions", mount.volume_options.is_some(), "volume"),
         ("TmpfsOptions", mount.tmpfs_options.is_some(), "tmpfs"),
+        ("ImageOptions", mount.image_options.is_some(), "image"),
     ];
     if let Some((field, ..)) = misplaced.iter().find(|(_, set, of)| *set && *of != kind) {
         return Err(bad(format!("field {field} must not be specified")));
@@ -157,9 +159,10 @@ fn long_form(mount: &Mount) -> Result<Mounted> {
     match kind {
         "bind" => bind_form(mount, base, bad),
         "volume" => named_form(mount, base),
+        "image" => image_form(mount, base, bad),
         "tmpfs" if !mount.source.is_empty() => Err(bad("field Source must not be specified".into())),
         "tmpfs" => Ok(tmpfs_of(mount, base)),
-        "image" | "npipe" | "cluster" => Err(Error::unimplemented(format!("a mount of type {kind}"))),
+        "npipe" | "cluster" => Err(Error::unimplemented(format!("a mount of type {kind}"))),
         other => {
             Err(Error::invalid(format!("invalid mount config for type \"{other}\": mount type unknown: \"{other}\"")))
         }
@@ -181,29 +184,58 @@ fn bind_form(mount: &Mount, mut base: Mounted, bad: impl Fn(String) -> Error) ->
     if !base.create_source && !base.source.exists() {
         return Err(bad(format!("bind source path does not exist: {}", mount.source)));
     }
-    base.propagation = if options.propagation.is_empty() { "rprivate".into() } else { options.propagation };
+    base.propagation = if options.propagation.is_empty() { "rprivate".into() } else { options.propagation.clone() };
     if !matches!(base.propagation.as_str(), "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave") {
         return Err(bad(format!("invalid propagation mode: {}", base.propagation)));
     }
-    if options.read_only_force_recursive || options.read_only_non_recursive {
-        return Err(Error::unimplemented("BindOptions.ReadOnlyNonRecursive and ReadOnlyForceRecursive"));
-    }
+    read_only_depth(mount, &options, &base.propagation).map_err(bad)?;
+    base.read_only_top = options.read_only_non_recursive;
     base.non_recursive = options.non_recursive;
+    Ok(base)
+}
+
+/// How deep "read-only" reaches: everywhere (the default, and by force), or the top only.
+fn read_only_depth(mount: &Mount, options: &BindOptions, propagation: &str) -> std::result::Result<(), String> {
+    let (forced, top) = (options.read_only_force_recursive, options.read_only_non_recursive);
+    if forced && top {
+        return Err("ReadOnlyForceRecursive and ReadOnlyNonRecursive exclude each other".into());
+    }
+    if (forced || top) && !mount.read_only {
+        let field = if forced { "ReadOnlyForceRecursive" } else { "ReadOnlyNonRecursive" };
+        return Err(format!("BindOptions.{field} needs ReadOnly"));
+    }
+    if forced && (options.non_recursive || propagation != "rprivate") {
+        return Err("BindOptions.ReadOnlyForceRecursive needs a recursive mount of propagation rprivate".into());
+    }
+    Ok(())
+}
+
+/// A path inside of a volume or image; links in it are looked at when it is mounted.
+fn checked_subpath(subpath: &str, what: &str) -> Result<()> {
+    let climbs = Path::new(subpath).components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir));
+    if climbs {
+        let text = format!("invalid subpath {subpath:?}: it must be a relative path within the {what}");
+        return Err(Error::invalid(text));
+    }
+    Ok(())
+}
+
+/// An image's files, with a writable layer of the container's own over them.
+fn image_form(mount: &Mount, mut base: Mounted, bad: impl Fn(String) -> Error) -> Result<Mounted> {
+    if mount.source.is_empty() {
+        return Err(bad("field Source must not be empty".into()));
+    }
+    let options = mount.image_options.clone().unwrap_or_default();
+    checked_subpath(&options.subpath, "image")?;
+    (base.image, base.subpath) = (mount.source.clone(), options.subpath);
     Ok(base)
 }
 
 fn named_form(mount: &Mount, mut base: Mounted) -> Result<Mounted> {
     let options = mount.volume_options.clone().unwrap_or_default();
-    if options.driver_config.as_ref().is_some_and(|d| !matches!(d.name.as_str(), "" | "local") || !d.options.is_empty())
-    {
-        return Err(Error::unimplemented("VolumeOptions.DriverConfig of a mount (make the volume first)"));
-    }
-    if Path::new(&options.subpath).components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir)) {
-        return Err(Error::invalid(format!(
-            "invalid subpath {:?}: it must be a relative path within the volume",
-            options.subpath
-        )));
-    }
+    let driver = options.driver_config.clone().unwrap_or_default();
+    (base.volume_driver, base.volume_options) = (driver.name, driver.options);
+    checked_subpath(&options.subpath, "volume")?;
     (base.no_copy, base.subpath, base.mode) = (options.no_copy, options.subpath, "z".to_owned());
     base.volume_labels = options.labels;
     if mount.source.is_empty() {
@@ -270,6 +302,28 @@ mod tests {
             Mount { kind: "bind".into(), source: "/nonesuch".into(), target: "/b".into(), ..Mount::default() };
         let text = long_form(&missing).expect_err("missing").message;
         assert_eq!(text, "invalid mount config for type \"bind\": bind source path does not exist: /nonesuch");
+    }
+
+    #[test]
+    fn how_deep_read_only_reaches_is_said_once_and_only_of_what_is_read_only() {
+        let of = |read_only: bool, change: fn(&mut BindOptions)| {
+            let mut options = BindOptions::default();
+            change(&mut options);
+            let mount = Mount {
+                kind: "bind".into(),
+                source: "/".into(),
+                target: "/b".into(),
+                read_only,
+                bind_options: Some(options),
+                ..Mount::default()
+            };
+            long_form(&mount)
+        };
+        assert!(of(true, |o| o.read_only_non_recursive = true).expect("valid").read_only_top);
+        assert!(!of(true, |o| o.read_only_force_recursive = true).expect("valid").read_only_top);
+        assert!(of(false, |o| o.read_only_non_recursive = true).is_err());
+        assert!(of(true, |o| (o.read_only_force_recursive, o.read_only_non_recursive) = (true, true)).is_err());
+        assert!(of(true, |o| (o.read_only_force_recursive, o.propagation) = (true, "rshared".into())).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Whether and when a container that has ended is started again. Pure.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// First wait before a restart; doubled at each one that follows quickly.
@@ -50,7 +51,7 @@ impl Policy {
 }
 
 /// Counts one container's restarts since it was last started by a user.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backoff {
     delay: Option<Duration>,
     restarts: u32,

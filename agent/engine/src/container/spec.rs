@@ -14,6 +14,20 @@ use muster_runtime::{
 };
 use std::path::PathBuf;
 
+/// What of a new container's host configuration can be checked before it has a root: see [`muster_runtime::spec::vet`].
+pub(super) fn draft(host: &engine::HostConfig) -> SpecInput {
+    SpecInput {
+        privileged: host.privileged,
+        cap_add: host.cap_add.clone(),
+        cap_drop: host.cap_drop.clone(),
+        device_cgroup_rules: host.resources.device_cgroup_rules.clone(),
+        rlimits: host.resources.ulimits.iter().map(rlimit).collect(),
+        oom_score_adj: host.oom_score_adj as i32,
+        resources: resources(&host.resources),
+        ..SpecInput::default()
+    }
+}
+
 /// What the OCI spec of a container is built of.
 ///
 /// # Errors
@@ -50,8 +64,10 @@ pub(super) fn input(
         seccomp: security.seccomp,
         no_new_privileges: security.no_new_privileges,
         apparmor_profile: security.apparmor,
-        masked_paths: host.masked_paths.clone(),
-        readonly_paths: host.readonly_paths.clone(),
+        masked_paths: if security.paths_unconfined { Some(Vec::new()) } else { host.masked_paths.clone() },
+        readonly_paths: if security.paths_unconfined { Some(Vec::new()) } else { host.readonly_paths.clone() },
+        writable_cgroups: security.writable_cgroups,
+        no_shm: host.ipc_mode == "none",
         namespaces: namespaces(shared, record, joined),
         shm_size: u64::try_from(host.shm_size).unwrap_or(0),
         shm_path: shm::path(shared, record, joined),
@@ -94,6 +110,9 @@ pub(super) struct Security {
     pub seccomp: SeccompProfile,
     pub no_new_privileges: bool,
     pub apparmor: Option<String>,
+    /// Nothing of `/proc` and `/sys` is masked or read-only.
+    pub paths_unconfined: bool,
+    pub writable_cgroups: bool,
 }
 
 impl Security {
@@ -117,6 +136,9 @@ impl Security {
                 }
                 ("apparmor", profile) => security.apparmor = Some(profile.to_owned()),
                 ("label", "disable") => {} // No SELinux labels are given anyway.
+                ("systempaths", "unconfined") => security.paths_unconfined = true,
+                ("writable-cgroups", "" | "true") => security.writable_cgroups = true,
+                ("writable-cgroups", "false") => security.writable_cgroups = false,
                 ("label" | "credentialspec" | "systempaths" | "writable-cgroups", _) => {
                     return Err(muster_calls::Error::unimplemented(format!("--security-opt {option}")));
                 }

@@ -50,10 +50,11 @@ async fn try_up(shared: &Shared, record: &mut Record, waiting: &mut Vec<Waiting>
     record.state.phase = Phase::Starting;
     let (root, netns) = tokio::join!(shared.roots.mount(&record.id), make_netns(shared, record));
     let (root, ()) = (root?, netns?);
-    let mounts = shared.volumes.acquire(record)?;
+    // Held until the runtime has made its mounts.
+    let acquired = shared.acquire_mounts(record).await?;
     shm::make(shared, record, &joined).await?;
     etc::write(shared, record, &joined).await?;
-    let input = spec::input(shared, record, root, mounts, &joined)?;
+    let input = spec::input(shared, record, root, acquired.requests.clone(), &joined)?;
     let host = shared.spec_host.clone();
     let built =
         error::blocking(move || muster_runtime::spec::build(&input, &host).map_err(|e| error::runtime(e.into())))
@@ -75,6 +76,7 @@ async fn try_up(shared: &Shared, record: &mut Record, waiting: &mut Vec<Waiting>
         shared.sync_network(record).instrument(tracing::info_span!("network.attach")),
         shared.write_record(record, Durability::Power),
     );
+    drop(acquired);
     let created = created.map_err(failure)?;
     attached?;
     written?;
@@ -121,7 +123,7 @@ fn stdio(record: &Record) -> Stdio {
 }
 
 fn log_config(shared: &Shared, record: &Record) -> Result<LogConfig, Error> {
-    let wanted = super::logs::Wanted::parse(&record.host.log_config)?;
+    let wanted = crate::logging::Wanted::parse(&record.host.log_config)?;
     if !wanted.kept {
         return Ok(LogConfig::none());
     }
@@ -145,6 +147,7 @@ pub(crate) async fn bring_down(shared: &Shared, record: &Record, leased: bool) {
         tracing::error!(container.id = %id, error = %e, "the network cannot forget a container");
     }
     shared.release_places(record);
+    shared.release_mounts(record).await;
     let netns = (!record.places.is_empty()).then(|| shared.netns(id));
     let memory = (record.host.ipc_mode == "shareable").then(|| shared.shm(id));
     if netns.is_some() || memory.is_some() {

@@ -3,10 +3,26 @@
 use super::{restart::Policy, spec};
 use muster_calls::{Error, Result};
 use muster_model::engine::{ContainerUpdate, HostConfig, Resources};
+use muster_runtime::spec::SpecInput;
 
-/// The limits that a running container's runtime must be told.
-pub(super) fn changes(resources: &Resources) -> muster_runtime::Resources {
-    spec::resources(resources)
+/// The limits that a running container's runtime must be told, and words about those that this host cannot honour.
+/// `new` are the limits after the update.
+///
+/// # Errors
+/// `Invalid` naming what this host does not have.
+pub(super) fn changes(
+    update: &Resources,
+    new: &HostConfig,
+    host: &muster_runtime::spec::Host,
+) -> Result<(muster_runtime::Resources, Vec<String>)> {
+    let wanted = SpecInput { resources: spec::resources(update), ..SpecInput::default() };
+    let warnings = muster_runtime::spec::vet(&wanted, host).map_err(|e| Error::invalid(e.to_string()))?;
+    let mut limits = muster_runtime::spec::supported(&wanted.resources, host).0;
+    if limits.memory.is_some() && limits.memory_swap.is_none() && host.swap_limit {
+        // Else a new memory limit would bring a limit of swap that nobody asked for.
+        limits.memory_swap = Some(new.resources.memory_swap).filter(|n| *n != 0);
+    }
+    Ok((limits, warnings))
 }
 
 /// The configuration after the update; fields that are not given stay.
@@ -43,6 +59,7 @@ pub(super) fn merged(host: &HostConfig, update: &ContainerUpdate) -> Result<Host
         to.pids_limit = from.pids_limit;
     }
     check(from, host, &new)?;
+    super::check::resources(&mut new)?;
     let policy = &update.restart_policy;
     if !policy.name.is_empty() {
         Policy::parse(&policy.name, policy.maximum_retry_count).map_err(Error::invalid)?;

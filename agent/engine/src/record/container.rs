@@ -5,7 +5,7 @@
 use super::{Durability, FILE, durable};
 use muster_model::{
     AttachmentId, Timestamp,
-    engine::{ContainerConfig, HostConfig},
+    engine::{ContainerConfig, Health, HostConfig},
     net::{Mac, Protocol, Scope, Subnet},
 };
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,11 @@ pub(crate) struct State {
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
     pub restart_count: u32,
+    /// Of the restart policy: how far it has backed off, and when it starts the container again (zero: at once).
+    pub backoff: crate::container::Backoff,
+    pub restart_at: Timestamp,
+    /// As the probes have left it, so that a restart of the daemon does not make a sick container new.
+    pub health: Option<Health>,
     /// A user's stop or kill ended it: `unless-stopped` heeds that.
     pub stopped_by_user: bool,
 }
@@ -105,11 +110,14 @@ impl State {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Mounted {
-    /// `bind`, `volume` or `tmpfs`.
+    /// `bind`, `volume`, `tmpfs` or `image`.
     pub kind: String,
     /// The volume's name.
     pub volume: String,
-    /// Path on the host; empty for tmpfs.
+    /// The image's name, and its id (`sha256:...`) when the container was created.
+    pub image: String,
+    pub image_id: String,
+    /// Path on the host; empty for tmpfs, and for volumes and images until they were mounted.
     pub source: PathBuf,
     pub destination: String,
     /// The options of a bind in Docker's short form (`z`, `ro`).
@@ -117,13 +125,17 @@ pub(crate) struct Mounted {
     pub read_only: bool,
     pub propagation: String,
     pub non_recursive: bool,
+    /// Read-only at the top: mounts below stay as they are.
+    pub read_only_top: bool,
     /// A bind whose missing source is made.
     pub create_source: bool,
     /// A volume that is not filled from the image.
     pub no_copy: bool,
     pub subpath: String,
-    /// Labels of the volume, if it is made with the container.
+    /// Labels, driver and options of the volume, if it is made with the container.
     pub volume_labels: muster_model::engine::Strings,
+    pub volume_driver: String,
+    pub volume_options: muster_model::engine::Strings,
     /// A volume that goes with the container (`docker rm -v`, `--rm`).
     pub anonymous: bool,
     pub tmpfs_options: String,

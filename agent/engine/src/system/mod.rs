@@ -70,10 +70,10 @@ impl Shared {
             .map(|(k, v)| [k.to_owned(), v.to_owned()])
             .to_vec(),
             plugins: PluginsInfo {
-                volume: words(&["local"]),
+                volume: self.volumes.drivers(),
                 network: words(&["bridge", "host", "null"]),
                 authorization: Vec::new(),
-                log: words(&["json-file", "local", "none"]),
+                log: words(&["journald", "json-file", "local", "none", "otlp", "syslog"]),
             },
             memory_limit: true,
             swap_limit: spec.swap_limit,
@@ -89,7 +89,7 @@ impl Shared {
             oom_kill_disable: !spec.cgroups.is_v2(),
             n_goroutines: 0,
             system_time: crate::clock::now().into(),
-            logging_driver: "json-file".to_owned(),
+            logging_driver: self.config.log_driver.clone(),
             cgroup_driver: "cgroupfs".to_owned(),
             cgroup_version: if spec.cgroups.is_v2() { "2" } else { "1" }.to_owned(),
             n_events_listener: self.events.listeners() as i64,

@@ -21,19 +21,27 @@ impl Shared {
     /// # Errors
     /// When the root cannot be mounted or read, or the disk is full.
     pub(crate) async fn fill_volumes(&self, record: &Record) -> Result<()> {
-        let wanted = |m: &&Mounted| m.kind == "volume" && !m.no_copy && m.subpath.is_empty();
-        let mut targets: Vec<(String, PathBuf)> = Vec::new();
-        for mount in record.mounts.iter().filter(wanted) {
-            let data = self.volumes.mountpoint(&mount.volume);
-            if is_empty(&data) {
-                targets.push((mount.destination.clone(), data));
+        for (index, mount) in record.mounts.iter().enumerate() {
+            if mount.kind != "volume" || mount.no_copy || !mount.subpath.is_empty() {
+                continue;
             }
+            let user = format!("{}-fill{index}", record.id);
+            let data = self.volumes.mount_for(&mount.volume, &user).await?;
+            let filled = self.fill(record, mount, data).await;
+            self.volumes.give_back(&mount.volume, &user).await;
+            filled?;
         }
-        if targets.is_empty() {
+        Ok(())
+    }
+
+    async fn fill(&self, record: &Record, mount: &Mounted, data: PathBuf) -> Result<()> {
+        let looked = data.clone();
+        if !error::blocking(move || Ok(is_empty(&looked))).await? {
             return Ok(());
         }
         let root = self.roots.mount(&record.id).await?;
-        let filled = error::blocking(move || targets.iter().try_for_each(|(from, to)| copy_up(&root, from, to))).await;
+        let from = mount.destination.clone();
+        let filled = error::blocking(move || copy_up(&root, &from, &data)).await;
         self.roots.unmount(&record.id).await;
         filled
     }

@@ -1,7 +1,15 @@
-//! Volumes of the local driver: folders under the data folder, with a record each.
+//! Volumes: a record each under the data folder, and of the local driver the files too.
+//!
+//! What a driver does is in `driver.rs` (plugins) and `options.rs` (the local driver's mounts); who has what mounted, in
+//! `active.rs`; a container's mounts, in `mount.rs`; copy-up, in `fill.rs`.
 
+mod active;
+mod driver;
 mod fill;
 mod mount;
+mod options;
+
+pub(crate) use mount::{image_root, owner_of_root, sweep_pins};
 
 use crate::{
     clock,
@@ -9,8 +17,10 @@ use crate::{
     error::{self, OpenError},
     events::Events,
     names,
+    plugin::Plugins,
     record::{Durability, FILE, Mounted, Record, durable},
 };
+use active::Active;
 use muster_calls::{Error, Filters, Result};
 use muster_model::{
     Timestamp,
@@ -27,6 +37,10 @@ use tokio::sync::watch;
 
 /// Label of volumes that nobody named.
 const ANONYMOUS: &str = "com.docker.volume.anonymous";
+/// The driver that is no plugin.
+const LOCAL: &str = "local";
+/// The folder of a local volume's files, beside its record.
+const DATA: &str = "_data";
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -35,6 +49,18 @@ struct VolumeRecord {
     created: Timestamp,
     labels: Strings,
     options: Strings,
+    /// Empty: `local`.
+    driver: String,
+}
+
+impl VolumeRecord {
+    fn driver(&self) -> &str {
+        if self.driver.is_empty() { LOCAL } else { &self.driver }
+    }
+
+    fn is_local(&self) -> bool {
+        self.driver() == LOCAL
+    }
 }
 
 /// All volumes of one engine.
@@ -42,6 +68,8 @@ struct VolumeRecord {
 pub(crate) struct Volumes {
     folder: PathBuf,
     inner: Mutex<Inner>,
+    plugins: Plugins,
+    active: Active,
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +90,7 @@ impl Volumes {
     ///
     /// # Errors
     /// [`OpenError`]. A folder without a record is a volume that was half-made or half-removed: it goes.
-    pub fn open(folder: &Path) -> std::result::Result<Self, OpenError> {
+    pub fn open(folder: &Path, plugins: Plugins) -> std::result::Result<Self, OpenError> {
         fs::create_dir_all(folder).map_err(OpenError::io("create", folder))?;
         let mut inner = Inner::default();
         for entry in fs::read_dir(folder).map_err(OpenError::io("read", folder))? {
@@ -73,10 +101,14 @@ impl Volumes {
                 Some(Err(e)) => {
                     tracing::error!(path = %path.display(), error = %e, "a volume record cannot be read and is left alone")
                 }
-                None => durable::remove_tree(&path)?,
+                None => {
+                    // A half-removed one may still be mounted: what is mounted there is not ours to delete.
+                    options::unmount(&path.join(DATA));
+                    durable::remove_tree(&path)?
+                }
             }
         }
-        Ok(Self { folder: folder.to_owned(), inner: Mutex::new(inner) })
+        Ok(Self { folder: folder.to_owned(), inner: Mutex::new(inner), plugins, active: Active::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -85,7 +117,11 @@ impl Volumes {
 
     /// Where a volume's files are on the host.
     pub fn mountpoint(&self, name: &str) -> PathBuf {
-        self.folder.join(name).join("_data")
+        self.folder.join(name).join(DATA)
+    }
+
+    fn record(&self, name: &str) -> Option<VolumeRecord> {
+        self.lock().by_name.get(name).cloned()
     }
 
     /// Makes a volume, or finds the one of that name.
@@ -95,15 +131,6 @@ impl Volumes {
     pub async fn create(&self, body: VolumeCreate, events: &Events) -> Result<Volume> {
         if body.cluster_volume_spec.is_some() {
             return Err(Error::unimplemented("ClusterVolumeSpec (CSI volumes)"));
-        }
-        if !matches!(body.driver.as_str(), "" | "local") {
-            return Err(Error::not_found(format!(
-                "create {}: error looking up volume plugin {}: plugin \"{0}\" not found",
-                body.name, body.driver
-            )));
-        }
-        if let Some((key, value)) = body.driver_opts.iter().next() {
-            return Err(Error::unimplemented(format!("volume option {key}={value} of driver local")));
         }
         let anonymous = body.name.is_empty();
         let name = if anonymous { names::new_id() } else { body.name };
@@ -116,34 +143,45 @@ impl Volumes {
         if anonymous {
             labels.insert(ANONYMOUS.to_owned(), String::new());
         }
-        self.ensure(&name, labels).await?;
+        let record =
+            VolumeRecord { name, created: clock::now(), labels, options: body.driver_opts, driver: body.driver };
+        let name = record.name.clone();
+        self.ensure(record).await?;
         self.announce_created(events, &name);
-        self.inspect(&name)
+        self.inspect(&name).await
     }
 
     /// Makes a volume that is not there. Of several who want it at once, one makes it and the others wait.
-    async fn ensure(&self, name: &str, labels: Strings) -> Result<()> {
+    async fn ensure(&self, mut record: VolumeRecord) -> Result<()> {
+        let name = record.name.clone();
         let _making = loop {
-            let mut coming = match self.begin(name)? {
-                Turn::There => return Ok(()),
+            let mut coming = match self.begin(&name)? {
+                Turn::There(driver) => return same_driver(&record, &driver),
                 Turn::Mine(making) => break making,
                 Turn::Wait(coming) => coming,
             };
             let _ = coming.changed().await; // The maker's end is told by the loss of its sender.
         };
-        let record = VolumeRecord { name: name.to_owned(), created: clock::now(), labels, options: Strings::new() };
-        let (folder, written) = (self.folder.join(name), record.clone());
+        if record.driver.is_empty() {
+            LOCAL.clone_into(&mut record.driver);
+        }
+        if record.is_local() {
+            options::check(&record.options).map_err(|e| Error::new(e.kind, format!("create {name}: {}", e.message)))?;
+        } else {
+            self.create_at_driver(&record).await?;
+        }
+        let (folder, written) = (self.folder.join(&name), record.clone());
         error::blocking(move || make(&folder, &written)).await?;
         let mut inner = self.lock();
-        inner.fresh.insert(name.to_owned());
-        inner.by_name.insert(name.to_owned(), record);
+        inner.fresh.insert(name.clone());
+        inner.by_name.insert(name.clone(), record);
         Ok(())
     }
 
     fn begin<'a>(&'a self, name: &'a str) -> Result<Turn<'a>> {
         let mut inner = self.lock();
-        if inner.by_name.contains_key(name) {
-            return Ok(Turn::There);
+        if let Some(record) = inner.by_name.get(name) {
+            return Ok(Turn::There(record.driver().to_owned()));
         }
         if inner.going.contains(name) {
             return Err(Error::conflict(format!("volume {name} is being removed")));
@@ -159,8 +197,13 @@ impl Volumes {
     /// Publishes the making of a volume that nobody was told of yet.
     pub fn announce_created(&self, events: &Events, name: &str) {
         if self.lock().fresh.remove(name) {
-            events.publish("volume", "create", name, [("driver".to_owned(), "local".to_owned())].into());
+            events.publish("volume", "create", name, [("driver".to_owned(), self.driver_of(name))].into());
         }
+    }
+
+    /// The driver of a volume; `local` for one that is not there.
+    pub fn driver_of(&self, name: &str) -> String {
+        self.record(name).map_or_else(|| LOCAL.to_owned(), |record| record.driver().to_owned())
     }
 
     /// Makes the volumes of a new container where they are missing, and notes that it uses them.
@@ -172,7 +215,14 @@ impl Volumes {
             if mount.anonymous {
                 labels.insert(ANONYMOUS.to_owned(), String::new());
             }
-            self.ensure(&mount.volume, labels).await?;
+            self.ensure(VolumeRecord {
+                name: mount.volume.clone(),
+                created: clock::now(),
+                labels,
+                options: mount.volume_options.clone(),
+                driver: mount.volume_driver.clone(),
+            })
+            .await?;
         }
         Ok(())
     }
@@ -203,21 +253,30 @@ impl Volumes {
         }
     }
 
-    /// Finds a volume.
+    /// Finds a volume: ours, or one that only its plugin knows.
     ///
     /// # Errors
-    /// `NotFound`.
-    pub fn inspect(&self, name: &str) -> Result<Volume> {
-        let inner = self.lock();
-        let record = inner.by_name.get(name).ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))?;
-        Ok(self.document(record))
+    /// `NotFound`; those of a plugin that does not answer.
+    pub async fn inspect(&self, name: &str) -> Result<Volume> {
+        match self.record(name) {
+            Some(record) if record.is_local() => Ok(self.document(&record)),
+            Some(record) => self.document_of_driver(&record).await,
+            None => {
+                let foreign = self.foreign_volumes().await.0.into_iter().find(|volume| volume.name == name);
+                foreign.ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))
+            }
+        }
     }
 
     fn document(&self, record: &VolumeRecord) -> Volume {
         Volume {
             name: record.name.clone(),
-            driver: "local".to_owned(),
-            mountpoint: self.mountpoint(&record.name).to_string_lossy().into_owned(),
+            driver: record.driver().to_owned(),
+            mountpoint: if record.is_local() {
+                self.mountpoint(&record.name).to_string_lossy().into_owned()
+            } else {
+                String::new()
+            },
             // Whole seconds, as Docker writes it.
             created_at: Timestamp::from_millis(record.created.as_secs() * 1000).into(),
             labels: record.labels.clone(),
@@ -227,19 +286,28 @@ impl Volumes {
         }
     }
 
-    /// The volumes that a list asks for.
-    pub fn list(&self, filters: &Filters) -> Result<VolumeList> {
+    /// The volumes that a list asks for. A plugin that does not answer is a warning, and its volumes are shown as recorded.
+    pub async fn list(&self, filters: &Filters) -> Result<VolumeList> {
         filters.allow(&["dangling", "driver", "label", "label!", "name"]).map_err(|e| Error::invalid(e.to_string()))?;
         let dangling = filters.flag("dangling").map_err(|e| Error::invalid(e.to_string()))?;
+        let (foreign, warnings) = self.foreign_volumes().await;
         let inner = self.lock();
-        let takes = |r: &&VolumeRecord| {
-            filters.matches_with("name", |given| r.name.contains(given))
-                && filters.matches_exactly("driver", "local")
-                && crate::container::labels_pass(filters, &r.labels)
-                && dangling.is_none_or(|wanted| inner.users.contains_key(&r.name) != wanted)
+        let takes = |v: &Volume| {
+            filters.matches_with("name", |given| v.name.contains(given))
+                && filters.matches_exactly("driver", &v.driver)
+                && crate::container::labels_pass(filters, &v.labels)
+                && dangling.is_none_or(|wanted| inner.users.contains_key(&v.name) != wanted)
         };
-        let volumes = inner.by_name.values().filter(takes).map(|r| self.document(r)).collect();
-        Ok(VolumeList { volumes, warnings: Vec::new() })
+        let mut volumes: Vec<Volume> = inner.by_name.values().map(|record| self.document(record)).collect();
+        for other in foreign {
+            match volumes.iter_mut().find(|v| v.name == other.name && v.driver == other.driver) {
+                Some(known) => known.mountpoint = other.mountpoint,
+                None => volumes.push(other),
+            }
+        }
+        volumes.retain(takes);
+        volumes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(VolumeList { volumes, warnings })
     }
 
     /// Removes a volume that no container has.
@@ -262,14 +330,7 @@ impl Volumes {
                 None => return Err(Error::not_found(format!("get {name}: no such volume"))),
             }
         };
-        let folder = self.folder.join(name);
-        let removed = error::blocking(move || {
-            // The record goes first: a folder without one is swept at the next start.
-            durable::remove_file(&folder.join(FILE)).map_err(error::disk)?;
-            durable::remove_tree(&folder).map_err(error::disk)?;
-            folder.parent().map_or(Ok(()), |parent| durable::flush_folder(parent).map_err(error::disk))
-        })
-        .await;
+        let removed = self.remove_parts(&record, force).await;
         let mut inner = self.lock();
         inner.going.remove(name);
         if removed.is_err() {
@@ -278,7 +339,29 @@ impl Volumes {
         removed
     }
 
-    /// Removes the volumes that no container has: anonymous ones, or all with the filter `all`.
+    async fn remove_parts(&self, record: &VolumeRecord, force: bool) -> Result<()> {
+        if !record.is_local() {
+            // With force the record goes also when its plugin is gone for good.
+            match self.remove_at_driver(&record.name, record.driver()).await {
+                Err(e) if force => {
+                    tracing::warn!(volume = %record.name, error = %e, "removed by force, not by its plugin")
+                }
+                other => other?,
+            }
+        }
+        let folder = self.folder.join(&record.name);
+        error::blocking(move || {
+            // What is mounted there is not ours to delete.
+            options::unmount(&folder.join(DATA));
+            // The record goes first: a folder without one is swept at the next start.
+            durable::remove_file(&folder.join(FILE)).map_err(error::disk)?;
+            durable::remove_tree(&folder).map_err(error::disk)?;
+            folder.parent().map_or(Ok(()), |parent| durable::flush_folder(parent).map_err(error::disk))
+        })
+        .await
+    }
+
+    /// Removes the local volumes without options that no container has: anonymous ones, or all with the filter `all`.
     pub async fn prune(&self, filters: &Filters) -> Result<PruneReport> {
         let invalid = |e: muster_model::engine::FilterError| Error::invalid(e.to_string());
         filters.allow(&["all", "label", "label!"]).map_err(invalid)?;
@@ -287,6 +370,8 @@ impl Volumes {
             let inner = self.lock();
             let chosen = |r: &&VolumeRecord| {
                 !inner.users.contains_key(&r.name)
+                    && r.is_local()
+                    && r.options.is_empty()
                     && (all || r.labels.contains_key(ANONYMOUS))
                     && crate::container::labels_pass(filters, &r.labels)
             };
@@ -306,12 +391,14 @@ impl Volumes {
 
     /// Every volume with its size and number of containers, for `system df`.
     pub async fn usage(&self, containers: &Containers) -> Result<Vec<Volume>> {
-        let mut volumes = self.list(&Filters::default())?.volumes;
+        let mut volumes = self.list(&Filters::default()).await?.volumes;
         let records: Vec<_> = containers.all().iter().map(|h| h.record()).collect();
         for volume in &mut volumes {
             let uses = |r: &Record| r.mounts.iter().any(|m: &Mounted| m.kind == "volume" && m.volume == volume.name);
             let ref_count = records.iter().filter(|r| uses(r)).count() as i64;
-            let size = i64::try_from(self.size(&volume.name).await?).unwrap_or(i64::MAX);
+            // What others keep is not counted: walking a network's file system may take for ever.
+            let own = volume.driver == LOCAL && volume.options.is_empty();
+            let size = if own { i64::try_from(self.size(&volume.name).await?).unwrap_or(i64::MAX) } else { -1 };
             volume.usage_data = Some(VolumeUsage { size, ref_count });
         }
         Ok(volumes)
@@ -325,7 +412,8 @@ impl Volumes {
 
 /// Who makes a volume.
 enum Turn<'a> {
-    There,
+    /// It is there, made by this driver.
+    There(String),
     Mine(Making<'a>),
     Wait(watch::Receiver<()>),
 }
@@ -343,12 +431,21 @@ impl Drop for Making<'_> {
     }
 }
 
+/// A volume that exists is taken as it is, unless another driver is asked for.
+fn same_driver(wanted: &VolumeRecord, driver: &str) -> Result<()> {
+    if wanted.driver.is_empty() || wanted.driver == driver {
+        return Ok(());
+    }
+    let name = &wanted.name;
+    Err(Error::conflict(format!("create {name}: volume name must be unique: {name} is one of driver {driver}")))
+}
+
 fn make(folder: &Path, record: &VolumeRecord) -> Result<()> {
     let io = |op: &'static str| {
         let path = folder.to_owned();
         move |source: std::io::Error| error::disk(durable::Error { op, path, source })
     };
-    let data = folder.join("_data");
+    let data = folder.join(DATA);
     fs::create_dir_all(&data).map_err(io("create"))?;
     use std::os::unix::fs::PermissionsExt;
     // As Docker: anyone may pass through the folders of volumes that were made for others than root.

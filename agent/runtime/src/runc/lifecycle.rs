@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use muster_shim::record::Record;
 use muster_shim::wire;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::client::{self, Connection};
 use super::{RuncRuntime, command, folder, launch};
@@ -129,11 +129,23 @@ impl RuncRuntime {
         if alive {
             return Err(Error::Shim { message: "it closed the connection".into() });
         }
-        warn!(container.id = process.container(), process.id = process.id(), "the shim is gone: killing what it held");
+        // After a create that failed it has ended by itself and holds nothing: no news.
+        let held = cgroup::processes(&self.cgroup(process.container())).is_ok_and(|pids| !pids.is_empty());
+        if held {
+            warn!(
+                container.id = process.container(),
+                process.id = process.id(),
+                "the shim is gone: killing what it held"
+            );
+        } else {
+            debug!(container.id = process.container(), process.id = process.id(), "the shim is gone, and all it held");
+        }
         self.kill_orphan(process)?;
         let record = lost("the shim of this process died; the process was killed");
-        if let Some(path) = self.folders.exit_record(process) {
-            write_record(&path, &record)?;
+        let written = self.folders.exit_record(process).map_or(Ok(()), |path| write_record(&path, &record));
+        if let Err(error) = written {
+            // On a full disk it must still be possible to delete what fills it.
+            warn!(container.id = process.container(), %error, "cannot record how a process ended");
         }
         Ok(client::exit_status(record))
     }

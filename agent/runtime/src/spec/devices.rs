@@ -97,6 +97,11 @@ fn node(host: &Path, container: &Path) -> Option<Value> {
         "fileMode": meta.mode() & 0o7777, "uid": meta.uid(), "gid": meta.gid()}))
 }
 
+/// Checks rules before they are stored.
+pub(super) fn check_rules(rules: &[String]) -> Result<(), Error> {
+    rules.iter().try_for_each(|rule| parse_rule(rule).map(drop))
+}
+
 /// A rule as `c 1:3 rwm`, `b 8:* r`, `a *:* rwm`.
 fn parse_rule(rule: &str) -> Result<Value, Error> {
     let invalid = || Error::field("DeviceCgroupRules", format!("invalid rule {rule:?}: as \"c 1:3 rwm\""));

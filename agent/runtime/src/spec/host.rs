@@ -22,6 +22,12 @@ pub struct Host {
     pub blkio_weight: bool,
     /// Swap is accounted for by the memory controller.
     pub swap_limit: bool,
+    /// CPUs that are online, as `0-3`; empty where the kernel does not say.
+    pub cpus: String,
+    /// Memory nodes that are online, as `0`.
+    pub mems: String,
+    /// The cpu controller has real-time groups.
+    pub real_time: bool,
     /// The cgroup layout.
     pub cgroups: Layout,
     /// Folders `thermal_throttle` of the CPUs, which Docker masks.
@@ -45,6 +51,9 @@ impl Host {
             apparmor: fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
             blkio_weight: blkio_weight(&cgroups),
             swap_limit: swap_limit(&cgroups),
+            cpus: line("/sys/devices/system/cpu/online"),
+            mems: line("/sys/devices/system/node/online"),
+            real_time: cgroups.v1.get("cpu").is_some_and(|dir| dir.join("cpu.rt_runtime_us").exists()),
             cgroups,
             thermal: thermal(),
             dev: PathBuf::from("/dev"),
@@ -55,6 +64,11 @@ impl Host {
     pub fn may_raise(&self) -> bool {
         self.capabilities.contains("CAP_SYS_RESOURCE")
     }
+}
+
+/// The one line of a file; empty when it is not there.
+fn line(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
 fn bounding(status: &str) -> u64 {

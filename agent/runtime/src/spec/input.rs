@@ -51,6 +51,10 @@ pub struct SpecInput {
     /// A tmpfs that the engine has mounted on the host, bound at `/dev/shm` in place of one of the container's own: for
     /// Docker's IPC modes `shareable` (its owner) and `container:ID` (those who join).
     pub shm_path: Option<PathBuf>,
+    /// No `/dev/shm` at all: Docker's IPC mode `none`.
+    pub no_shm: bool,
+    /// The cgroup mount is writable (`--security-opt writable-cgroups`); privileged containers have it so anyway.
+    pub writable_cgroups: bool,
     /// Files bound over those in `/etc`.
     pub etc: EtcFiles,
     /// Bind mounts, volumes (as binds) and tmpfs.
@@ -99,6 +103,8 @@ impl Default for SpecInput {
             namespaces: Namespaces::default(),
             shm_size: 0,
             shm_path: None,
+            no_shm: false,
+            writable_cgroups: false,
             etc: EtcFiles::default(),
             mounts: Vec::new(),
             devices: Vec::new(),
@@ -199,6 +205,8 @@ pub struct Bind {
     pub target: String,
     /// Read-only.
     pub read_only: bool,
+    /// Read-only at the top only: what is mounted below the source stays as writable as it is.
+    pub read_only_top: bool,
     /// Do not bind the mounts below the source.
     pub non_recursive: bool,
     /// How later mounts travel; Docker's default is rprivate.

@@ -28,7 +28,7 @@ pub use input::{
 };
 pub use paths::{MASKED as MASKED_PATHS, READONLY as READONLY_PATHS};
 pub use process::exec_process;
-pub use resources::linux_resources;
+pub use resources::{linux_resources, supported};
 pub use seccomp::parse_profile;
 
 use oci_spec::runtime::Spec;
@@ -40,6 +40,15 @@ pub struct Built {
     pub spec: Spec,
     /// Warnings, as Docker returns them from container create.
     pub warnings: Vec<String>,
+}
+
+/// Checks what of a request can be checked before there is a root file system: limits, capabilities, rules, tmpfs options.
+/// Answers with what this host cannot honour and leaves out, in words for the user.
+///
+/// # Errors
+/// [`Error`] naming the field, as [`build`].
+pub fn vet(input: &SpecInput, host: &Host) -> Result<Vec<String>, Error> {
+    process::vet(input, host)
 }
 
 /// Builds the OCI spec of a container.

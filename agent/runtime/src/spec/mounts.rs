@@ -40,8 +40,9 @@ fn destination(mount: &Value) -> &str {
 
 fn defaults(input: &SpecInput) -> Vec<Value> {
     let access = if input.privileged { "rw" } else { "ro" };
+    let cgroup = if input.writable_cgroups { "rw" } else { access };
     let mount = |to: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": source, "options": options});
-    vec![
+    let mut all = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         mount(
@@ -51,11 +52,14 @@ fn defaults(input: &SpecInput) -> Vec<Value> {
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", &[access, "nosuid", "noexec", "nodev"]),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &[cgroup, "nosuid", "noexec", "nodev"]),
         // Shows the queues of whichever IPC namespace the container is in.
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        shm(input),
-    ]
+    ];
+    if !input.no_shm {
+        all.push(shm(input));
+    }
+    all
 }
 
 /// Shared memory goes with the IPC namespace: the host's, or the mount that the engine made for those who share one (a mount
@@ -94,6 +98,7 @@ fn bind_mount(bind: &Bind) -> Result<Value, Error> {
     // Read-only of everything below too, as Docker does since 25 (runc takes "rro" since 1.1); a bind without what is
     // mounted below has nothing below.
     let (kind, access) = match (bind.non_recursive, bind.read_only) {
+        (false, true) if bind.read_only_top => ("rbind", "ro"),
         (false, true) => ("rbind", "rro"),
         (false, false) => ("rbind", "rw"),
         (true, true) => ("bind", "ro"),
@@ -123,6 +128,14 @@ fn root_propagation(input: &SpecInput) -> Option<&'static str> {
         return Some("rshared");
     }
     has(&[Propagation::Slave, Propagation::RSlave]).then_some("rslave")
+}
+
+/// Checks the options of the tmpfs among `mounts`.
+pub(super) fn check_tmpfs(mounts: &[MountRequest]) -> Result<(), Error> {
+    mounts.iter().try_for_each(|mount| match mount {
+        MountRequest::Tmpfs(tmpfs) => tmpfs_mount(tmpfs).map(drop),
+        MountRequest::Bind(_) => Ok(()),
+    })
 }
 
 /// Options of tmpfs that a user may give (tmpfs(5)); the kernel checks their values.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::error::{Error, oci};
 use super::host::Host;
-use super::input::{ExecInput, NamespaceMode, Rlimit, SpecInput};
+use super::input::{ExecInput, NamespaceMode, Rlimit, SeccompProfile, SpecInput};
 use super::{Built, capabilities, devices, environment, mounts, namespaces, paths, resources, seccomp, user};
 
 /// The version of the OCI runtime specification that these documents keep to; every runtime in use knows it.
@@ -59,6 +59,21 @@ pub(super) fn container(input: &SpecInput, host: &Host) -> Result<Built, Error> 
         spec["annotations"] = json!(input.annotations);
     }
     Ok(Built { spec: oci::<Spec>("spec", spec)?, warnings })
+}
+
+/// What [`super::vet`] answers.
+pub(super) fn vet(input: &SpecInput, host: &Host) -> Result<Vec<String>, Error> {
+    let (_, mut warnings) =
+        capabilities::resolve(&input.cap_add, &input.cap_drop, input.privileged, &host.capabilities)?;
+    rlimits(&input.rlimits, host, &mut warnings)?;
+    oom_score(input.oom_score_adj, host, &mut warnings);
+    devices::check_rules(&input.device_cgroup_rules)?;
+    mounts::check_tmpfs(&input.mounts)?;
+    resources::check_host(&input.resources, host)?;
+    let (limits, said) = resources::supported(&input.resources, host);
+    resources::linux_resources(&limits, &host.cgroups)?;
+    warnings.extend(said);
+    Ok(warnings)
 }
 
 fn check(input: &SpecInput) -> Result<(), Error> {
@@ -184,22 +199,23 @@ fn linux(
     if let Some(propagation) = propagation {
         linux["rootfsPropagation"] = json!(propagation);
     }
-    if !input.privileged {
-        if let Some(filter) = seccomp::filter(&input.seccomp, caps)? {
-            linux["seccomp"] =
-                serde_json::to_value(filter).map_err(|error| Error::field("SecurityOpt", error.to_string()))?;
-        }
-        let list = |given: &Option<Vec<String>>, default: &[&str]| match given {
-            Some(paths) => paths.clone(),
-            None => default.iter().map(|path| (*path).to_owned()).collect(),
-        };
-        let mut masked = list(&input.masked_paths, paths::MASKED);
-        if input.masked_paths.is_none() {
-            masked.extend(host.thermal.iter().cloned());
-        }
-        linux["maskedPaths"] = json!(masked);
-        linux["readonlyPaths"] = json!(list(&input.readonly_paths, paths::READONLY));
+    // A privileged container has none of these, unless they were asked for by name.
+    let filtered = !input.privileged || matches!(input.seccomp, SeccompProfile::Json(_));
+    if let Some(filter) = filtered.then(|| seccomp::filter(&input.seccomp, caps)).transpose()?.flatten() {
+        linux["seccomp"] =
+            serde_json::to_value(filter).map_err(|error| Error::field("SecurityOpt", error.to_string()))?;
     }
+    let list = |given: &Option<Vec<String>>, default: &[&str]| match given {
+        Some(paths) => paths.clone(),
+        None if input.privileged => Vec::new(),
+        None => default.iter().map(|path| (*path).to_owned()).collect(),
+    };
+    let mut masked = list(&input.masked_paths, paths::MASKED);
+    if input.masked_paths.is_none() && !input.privileged {
+        masked.extend(host.thermal.iter().cloned());
+    }
+    linux["maskedPaths"] = json!(masked);
+    linux["readonlyPaths"] = json!(list(&input.readonly_paths, paths::READONLY));
     Ok(linux)
 }
 

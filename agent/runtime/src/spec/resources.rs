@@ -1,5 +1,7 @@
 //! cgroup limits: from Docker's units to `linux.resources`.
 
+use std::collections::BTreeSet;
+
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 
@@ -12,6 +14,8 @@ use crate::{BlkioRate, Resources};
 /// Docker's period where only a number of CPUs is given, in microseconds.
 const PERIOD_US: i64 = 100_000;
 const NANO: i64 = 1_000_000_000;
+/// More CPUs than any kernel is built for: bounds the work of reading a list.
+const MOST_CPUS: u32 = 65_536;
 
 /// The OCI form of `limits`, without device rules. Only fields that are set appear: the form for an update as well.
 ///
@@ -34,8 +38,51 @@ pub fn linux_resources(limits: &Resources, layout: &Layout) -> Result<LinuxResou
     oci("Resources", Value::Object(value))
 }
 
-/// Drops what this host cannot do and Docker drops too, with a warning for each.
-pub(super) fn supported(limits: &Resources, host: &Host) -> (Resources, Vec<String>) {
+/// Refuses what this host does not have and nobody may silently lose: CPUs, memory nodes, real-time groups.
+pub(super) fn check_host(limits: &Resources, host: &Host) -> Result<(), Error> {
+    let sets = [
+        ("CpusetCpus", "CPUs", &limits.cpuset_cpus, &host.cpus),
+        ("CpusetMems", "memory nodes", &limits.cpuset_mems, &host.mems),
+    ];
+    for (field, what, wanted, there) in sets {
+        let Some(wanted) = wanted.as_deref().filter(|list| !list.is_empty()) else { continue };
+        let numbers =
+            numbers(wanted).ok_or_else(|| Error::field(field, format!("invalid list {wanted:?}: as 0-2,4")))?;
+        let available: BTreeSet<u32> = numbers_or_none(there);
+        if !available.is_empty() && !numbers.is_subset(&available) {
+            let text = format!("requested {what} are not available - requested {wanted}, available: {there}");
+            return Err(Error::field(field, text));
+        }
+    }
+    let real_time = limits.cpu_rt_runtime.is_some_and(|us| us != 0) || limits.cpu_rt_period.is_some_and(|us| us != 0);
+    if real_time && !host.real_time {
+        let text = "this kernel's cpu controller has no real-time groups (CONFIG_RT_GROUP_SCHED, cgroup v1)";
+        return Err(Error::field("CpuRealtimeRuntime and CpuRealtimePeriod", text));
+    }
+    Ok(())
+}
+
+fn numbers_or_none(list: &str) -> BTreeSet<u32> {
+    numbers(list).unwrap_or_default()
+}
+
+/// The numbers of a list as `0-2,4` (cpuset(7), "List format").
+fn numbers(list: &str) -> Option<BTreeSet<u32>> {
+    let number = |text: &str| text.trim().parse::<u32>().ok().filter(|n| *n < MOST_CPUS);
+    let mut all = BTreeSet::new();
+    for part in list.trim().split(',') {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let (from, to) = (number(from)?, number(to)?);
+        if from > to {
+            return None;
+        }
+        all.extend(from..=to);
+    }
+    Some(all)
+}
+
+/// Drops what this host cannot do and Docker drops too, with a warning for each in Docker's words.
+pub fn supported(limits: &Resources, host: &Host) -> (Resources, Vec<String>) {
     let mut limits = limits.clone();
     let mut warnings = Vec::new();
     let mut discard = |set: bool, text: &str| {
@@ -46,20 +93,28 @@ pub(super) fn supported(limits: &Resources, host: &Host) -> (Resources, Vec<Stri
     };
     if !host.blkio_weight {
         let set = limits.blkio_weight.is_some_and(|weight| weight != 0) || !limits.blkio_weight_device.is_empty();
-        discard(set, "BlkioWeight: this kernel has no I/O scheduler with weights; discarded");
+        discard(set, "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.");
         limits.blkio_weight = None;
         limits.blkio_weight_device.clear();
     }
-    if !host.swap_limit && discard(limits.memory_swap.is_some(), "MemorySwap: swap is not limited here; discarded") {
+    if !host.swap_limit
+        && discard(
+            limits.memory_swap.is_some(),
+            "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap.",
+        )
+    {
         limits.memory_swap = None;
     }
     if host.cgroups.is_v2() {
         let swappiness = limits.memory_swappiness.is_some();
-        if discard(swappiness, "MemorySwappiness: cgroup v2 has no such limit; discarded") {
+        if discard(
+            swappiness,
+            "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.",
+        ) {
             limits.memory_swappiness = None;
         }
         let disable = limits.oom_kill_disable == Some(true);
-        if discard(disable, "OomKillDisable: cgroup v2 has no such switch; discarded") {
+        if discard(disable, "Your kernel does not support OomKillDisable. OomKillDisable discarded.") {
             limits.oom_kill_disable = None;
         }
     }
@@ -128,12 +183,10 @@ fn cpu(limits: &Resources) -> Result<Option<Value>, Error> {
 
 fn cpuset(field: &'static str, list: &Option<String>) -> Result<Option<Value>, Error> {
     let Some(list) = list.as_ref().filter(|list| !list.is_empty()) else { return Ok(None) };
-    let number = |text: &str| text.trim().parse::<u32>().ok();
-    let good = list.split(',').all(|part| match part.split_once('-') {
-        Some((from, to)) => matches!((number(from), number(to)), (Some(from), Some(to)) if from <= to),
-        None => number(part).is_some(),
-    });
-    if good { Ok(Some(json!(list))) } else { Err(Error::field(field, format!("invalid list {list:?}: as 0-2,4"))) }
+    match numbers(list) {
+        Some(_) => Ok(Some(json!(list))),
+        None => Err(Error::field(field, format!("invalid list {list:?}: as 0-2,4"))),
+    }
 }
 
 fn block_io(limits: &Resources) -> Result<Option<Value>, Error> {
@@ -185,6 +238,18 @@ mod tests {
         let value = of(Resources { nano_cpus: Some(1_500_000_000), memory: Some(1 << 20), ..Resources::default() });
         assert_eq!((&value["cpu"]["quota"], &value["cpu"]["period"]), (&json!(150_000), &json!(100_000)));
         assert_eq!((&value["memory"]["limit"], &value["memory"]["swap"]), (&json!(1 << 20), &json!(2 << 20)));
+    }
+
+    #[test]
+    fn cpus_that_are_not_there_are_refused_and_real_time_without_a_kernel_for_it() {
+        let host = Host { cpus: "0-1".into(), mems: "0".into(), ..Host::default() };
+        let with = |cpus: &str| Resources { cpuset_cpus: Some(cpus.into()), ..Resources::default() };
+        assert!(check_host(&with("0,1"), &host).is_ok());
+        let text = check_host(&with("0-7"), &host).expect_err("missing").to_string();
+        assert!(text.contains("requested 0-7, available: 0-1"), "{text}");
+        let real_time = Resources { cpu_rt_runtime: Some(1000), ..Resources::default() };
+        assert!(check_host(&real_time, &host).expect_err("none").to_string().contains("CpuRealtime"));
+        assert_eq!(numbers("0-4294967295"), None);
     }
 
     #[test]

@@ -1,0 +1,99 @@
+//! What is known of execs, in the run folder: one small file each, so that a restart of the daemon forgets none.
+//!
+//! The files are for the next daemon only; one that cannot be written costs that knowledge and nothing else.
+
+use super::{Exec, Progress, REMEMBERED};
+use crate::{
+    clock,
+    engine::Shared,
+    error,
+    record::{Durability, Record, durable},
+};
+use muster_model::{Timestamp, engine::ExecConfig};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Serialize, Deserialize)]
+enum KeptProgress {
+    Prepared,
+    Running { pid: u32 },
+    Finished { pid: u32, code: i32, at: Timestamp },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    id: String,
+    config: ExecConfig,
+    progress: KeptProgress,
+}
+
+/// Writes down how an exec fares. Some microseconds: the folder is memory.
+pub(super) fn write(folder: &Path, exec: &Exec) {
+    let progress = match *exec.progress() {
+        Progress::Prepared => KeptProgress::Prepared,
+        Progress::Running { pid } => KeptProgress::Running { pid },
+        Progress::Finished { pid, code, .. } => KeptProgress::Finished { pid, code, at: clock::now() },
+    };
+    let kept = Kept { id: exec.id.clone(), config: exec.config.clone(), progress };
+    let written = fs::create_dir_all(folder).map_err(|e| e.to_string()).and_then(|()| {
+        let bytes = serde_json::to_vec(&kept).map_err(|e| e.to_string())?;
+        durable::write(&folder.join(&exec.id), &bytes, Durability::Process).map_err(|e| e.to_string())
+    });
+    if let Err(error) = written {
+        tracing::debug!(exec.id = %exec.id, %error, "an exec will not be known after a restart");
+    }
+}
+
+impl Shared {
+    /// Takes up the execs of a container that was found running.
+    pub(crate) async fn take_up_execs(self: &Arc<Self>, record: &Record) {
+        let folder = self.execs_folder(&record.id);
+        let read = error::blocking(move || Ok(read_all(&folder))).await;
+        let record = Arc::new(record.clone());
+        for kept in read.unwrap_or_default() {
+            let progress = match kept.progress {
+                KeptProgress::Prepared => Progress::Prepared,
+                KeptProgress::Running { pid } => Progress::Running { pid },
+                KeptProgress::Finished { pid, code, at } => {
+                    let ago = clock::now().since(at);
+                    let at = Instant::now().checked_sub(ago.min(REMEMBERED)).unwrap_or_else(Instant::now);
+                    Progress::Finished { pid, code, at }
+                }
+            };
+            let running = matches!(progress, Progress::Running { .. });
+            let exec = Exec {
+                id: kept.id.clone(),
+                container: record.id.clone(),
+                config: kept.config,
+                progress: Mutex::new(progress),
+                ended: CancellationToken::new(),
+            };
+            self.execs.enter(exec);
+            if let (true, Ok(exec)) = (running, self.execs.find(&kept.id)) {
+                self.watch_exec(exec, record.clone());
+            }
+        }
+    }
+
+    /// Forgets the execs of a container that is gone, or whose processes are.
+    pub(crate) async fn forget_execs(&self, container: &str) {
+        self.execs.forget_container(container);
+        let folder = self.execs_folder(container);
+        let removed = error::blocking(move || durable::remove_tree(&folder).map_err(error::disk)).await;
+        if let Err(e) = removed {
+            tracing::debug!(container.id = %container, error = %e, "notes of execs stay");
+        }
+    }
+}
+
+/// Every exec whose file can be read.
+fn read_all(folder: &Path) -> Vec<Kept> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()).collect()
+}

@@ -1,0 +1,243 @@
+//! Docker's plugin protocol (docs.docker.com: "Docker Plugin API"): finding plugins that run on this host, and calling them.
+//!
+//! A plugin named NAME is found, in this order in each folder, as the socket `NAME.sock` or `NAME/NAME.sock`, or by a file
+//! `NAME.spec` (one line: `unix:///path` or `tcp://host:port`) or `NAME.json` (`{"Name", "Addr"}`). It is asked once what it
+//! implements (`/Plugin.Activate`); one that was restarted is asked again when a call cannot reach it.
+//!
+//! What it never does: install or start plugins; keep state on disk.
+
+mod http;
+
+use muster_calls::{Error, Kind, Result};
+use serde::{Deserialize, de::DeserializeOwned};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+/// How long a plugin may take to answer: mounting a network file system takes its time.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The same where a list must not hang because of one plugin.
+const PATIENCE_IN_LISTS: Duration = Duration::from_secs(5);
+
+/// Where a plugin listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Address {
+    Unix(PathBuf),
+    /// `host:port`.
+    Tcp(String),
+}
+
+/// A plugin that has said what it implements.
+#[derive(Debug)]
+pub(crate) struct Plugin {
+    name: String,
+    address: Address,
+    implements: Vec<String>,
+}
+
+/// The plugins of this host.
+#[derive(Debug)]
+pub(crate) struct Plugins {
+    folders: Vec<PathBuf>,
+    /// Those that have answered, by name.
+    known: Mutex<BTreeMap<String, Arc<Plugin>>>,
+}
+
+#[derive(Deserialize)]
+struct Activated {
+    #[serde(rename = "Implements", default)]
+    implements: Option<Vec<String>>,
+}
+
+impl Plugins {
+    pub fn new(folders: Vec<PathBuf>) -> Self {
+        Self { folders, known: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Plugin>>> {
+        self.known.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// The plugin of a name, if it implements `what` (`VolumeDriver`).
+    ///
+    /// # Errors
+    /// `NotFound`, in Docker's words, when there is none or it does something else; `Unimplemented` for one behind TLS;
+    /// `Unavailable` when it does not answer.
+    pub async fn find(&self, name: &str, what: &str) -> Result<Arc<Plugin>> {
+        let known = self.lock().get(name).cloned();
+        let plugin = match known {
+            Some(plugin) => plugin,
+            None => self.activate(name).await?,
+        };
+        if plugin.implements.iter().any(|i| i == what) {
+            return Ok(plugin);
+        }
+        Err(Error::not_found(format!("plugin {name:?} does not implement {what}")))
+    }
+
+    async fn activate(&self, name: &str) -> Result<Arc<Plugin>> {
+        let folders = self.folders.clone();
+        let owned = name.to_owned();
+        let address = crate::error::blocking(move || locate(&folders, &owned)).await?;
+        let address = address.ok_or_else(|| Error::not_found(format!("plugin {name:?} not found")))?;
+        let answer: Activated =
+            ask(&address, name, "Plugin.Activate", &serde_json::json!({}), PATIENCE_IN_LISTS).await?;
+        let plugin =
+            Arc::new(Plugin { name: name.to_owned(), address, implements: answer.implements.unwrap_or_default() });
+        self.lock().insert(name.to_owned(), plugin.clone());
+        Ok(plugin)
+    }
+
+    /// Forgets what a plugin has said: it may have been replaced.
+    pub fn forget(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    /// Names of all plugins whose files are there. Blocks on the disk.
+    pub fn names(&self) -> BTreeSet<String> {
+        let entries = self.folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+        entries.filter_map(|entry| name_of(&entry.path())).collect()
+    }
+}
+
+impl Plugin {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Calls a method, e.g. `VolumeDriver.Mount`.
+    ///
+    /// # Errors
+    /// `Internal` with the plugin's own words; `Unavailable` when it does not answer in time.
+    pub async fn call<T: DeserializeOwned>(&self, method: &str, request: &serde_json::Value) -> Result<T> {
+        ask(&self.address, &self.name, method, request, PATIENCE).await
+    }
+
+    /// As [`Plugin::call`], for lists: with less patience.
+    pub async fn call_soon<T: DeserializeOwned>(&self, method: &str, request: &serde_json::Value) -> Result<T> {
+        ask(&self.address, &self.name, method, request, PATIENCE_IN_LISTS).await
+    }
+}
+
+async fn ask<T: DeserializeOwned>(
+    address: &Address,
+    name: &str,
+    method: &str,
+    request: &serde_json::Value,
+    patience: Duration,
+) -> Result<T> {
+    let body = serde_json::to_vec(request).map_err(|e| Error::internal(format!("{method}: {e}")))?;
+    let answered = tokio::time::timeout(patience, http::post(address, method, body)).await;
+    let answer = match answered {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(e)) => return Err(Error::new(Kind::Unavailable, format!("plugin {name}: {method}: {e}"))),
+        Err(_) => {
+            let text = format!("plugin {name}: {method}: no answer within {} s", patience.as_secs());
+            return Err(Error::new(Kind::Unavailable, text));
+        }
+    };
+    // A plugin says what failed as `Err`, with whatever status.
+    let value: serde_json::Value = match serde_json::from_slice(&answer.body) {
+        Ok(value) => value,
+        Err(_) if answer.body.is_empty() && answer.ok => serde_json::json!({}),
+        Err(e) => return Err(Error::internal(format!("plugin {name}: {method}: its answer is no JSON: {e}"))),
+    };
+    match value.get("Err").and_then(|e| e.as_str()).filter(|e| !e.is_empty()) {
+        Some(text) => return Err(Error::internal(format!("{method}: {text}"))),
+        None if !answer.ok => return Err(Error::internal(format!("plugin {name}: {method}: HTTP {}", answer.status))),
+        None => {}
+    }
+    serde_json::from_value(value).map_err(|e| Error::internal(format!("plugin {name}: {method}: {e}")))
+}
+
+/// The name of the plugin whose file or folder this is.
+fn name_of(path: &Path) -> Option<String> {
+    let stem = path.file_stem()?.to_str()?;
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("sock" | "spec" | "json") => Some(stem.to_owned()),
+        None if path.join(format!("{stem}.sock")).exists() => Some(stem.to_owned()),
+        _ => None,
+    }
+}
+
+fn locate(folders: &[PathBuf], name: &str) -> Result<Option<Address>> {
+    if !crate::names::is_valid_object(name) {
+        return Err(Error::invalid(format!("invalid plugin name {name:?}")));
+    }
+    for folder in folders {
+        for socket in [folder.join(format!("{name}.sock")), folder.join(name).join(format!("{name}.sock"))] {
+            if socket.exists() {
+                return Ok(Some(Address::Unix(socket)));
+            }
+        }
+        for file in [folder.join(format!("{name}.spec")), folder.join(name).join(format!("{name}.spec"))] {
+            if let Ok(text) = fs::read_to_string(&file) {
+                return address(text.trim(), &file).map(Some);
+            }
+        }
+        let file = folder.join(format!("{name}.json"));
+        if let Ok(text) = fs::read_to_string(&file) {
+            return described(&text, &file).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn described(text: &str, file: &Path) -> Result<Address> {
+    #[derive(Deserialize)]
+    struct Described {
+        #[serde(rename = "Addr")]
+        addr: String,
+        #[serde(rename = "TLSConfig", default)]
+        tls: Option<serde_json::Value>,
+    }
+    let described: Described =
+        serde_json::from_str(text).map_err(|e| Error::invalid(format!("{}: {e}", file.display())))?;
+    if described.tls.is_some_and(|tls| !tls.is_null()) {
+        return Err(Error::unimplemented(format!("a plugin behind TLS ({}, TLSConfig)", file.display())));
+    }
+    address(&described.addr, file)
+}
+
+fn address(text: &str, file: &Path) -> Result<Address> {
+    match text.split_once("://") {
+        Some(("unix", path)) if path.starts_with('/') => Ok(Address::Unix(path.into())),
+        Some(("tcp" | "http", rest)) if rest.contains(':') => Ok(Address::Tcp(rest.trim_end_matches('/').to_owned())),
+        _ => {
+            let text = format!("{}: address {text:?}: expected unix:///path or tcp://host:port", file.display());
+            Err(Error::invalid(text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plugins_are_found_by_socket_and_by_description() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("plain.sock"), "").expect("file");
+        fs::create_dir(at("inner")).expect("folder");
+        fs::write(at("inner/inner.sock"), "").expect("file");
+        fs::write(at("far.spec"), "tcp://127.0.0.1:9\n").expect("file");
+        fs::write(at("doc.json"), r#"{"Name": "doc", "Addr": "unix:///run/doc.sock"}"#).expect("file");
+        fs::write(at("safe.json"), r#"{"Name": "safe", "Addr": "tcp://h:1", "TLSConfig": {}}"#).expect("file");
+        let folders = [dir.path().to_owned()];
+        let found = |name: &str| locate(&folders, name);
+        assert_eq!(found("plain").expect("read"), Some(Address::Unix(at("plain.sock"))));
+        assert_eq!(found("inner").expect("read"), Some(Address::Unix(at("inner/inner.sock"))));
+        assert_eq!(found("far").expect("read"), Some(Address::Tcp("127.0.0.1:9".into())));
+        assert_eq!(found("doc").expect("read"), Some(Address::Unix("/run/doc.sock".into())));
+        assert_eq!(found("none").expect("read"), None);
+        assert!(found("safe").expect_err("TLS").message.contains("TLS"));
+        assert!(found("../plain").is_err());
+        let names: Vec<_> = Plugins::new(folders.to_vec()).names().into_iter().collect();
+        assert_eq!(names, ["doc", "far", "inner", "plain", "safe"]);
+    }
+}
