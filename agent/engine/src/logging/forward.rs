@@ -181,8 +181,13 @@ impl Task {
         let mut reader = match Reader::open(&path, options, ended).await {
             Ok(reader) => Some(reader),
             Err(e) => {
-                // The folder goes with the container.
+                // The folder goes with the container; else it is tried again, and not at once.
                 tracing::debug!(container.id = %self.id, error = %e, "no log to send");
+                let mut finishing = self.finishing.clone();
+                tokio::select! {
+                    () = tokio::time::sleep(LAST_WAIT) => {}
+                    () = told(&mut finishing) => {}
+                }
                 return Some(sink);
             }
         };

@@ -1,17 +1,13 @@
 //! The asynchronous face of a log: batches of entries, waiting for more where that was asked for.
 
-use std::ffi::CString;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::inotify;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::source::{Batch, Source};
+use super::watch::Watch;
 use super::{Entry, ReadOptions};
 use crate::error::{Error, Result};
 
@@ -22,7 +18,7 @@ use crate::error::{Error, Result};
 pub struct Reader {
     path: std::path::PathBuf,
     state: State,
-    watch: Option<AsyncFd<OwnedFd>>,
+    watch: Option<Watch>,
     /// True once the process has ended and everything it wrote is in the files.
     ended: watch::Receiver<bool>,
     /// The end was seen before the last read began: when that read finds nothing, nothing will follow.
@@ -82,7 +78,7 @@ impl Reader {
                 return Ok(None);
             }
             if batch.at_end {
-                self.grown().await?;
+                self.grown().await;
             }
         }
     }
@@ -111,43 +107,17 @@ impl Reader {
     }
 
     /// Waits until something happened in the folder or the process has ended.
-    async fn grown(&mut self) -> Result<()> {
-        let Some(watch) = &self.watch else { return Ok(()) };
+    async fn grown(&mut self) {
+        let Some(watch) = &self.watch else { return };
         tokio::select! {
-            ready = watch.readable() => {
-                let mut ready = ready.map_err(Error::io("watch log", &self.path))?;
-                drain(watch.get_ref()).map_err(Error::io("watch log", &self.path))?;
-                ready.clear_ready();
-            }
+            () = watch.changed() => {}
             // An error means that the sender is gone: the next pass is the last.
             _ = self.ended.wait_for(|ended| *ended) => {}
         }
-        Ok(())
     }
 }
 
-fn watch_folder(path: &Path) -> Result<AsyncFd<OwnedFd>> {
-    use inotify::{CreateFlags, WatchFlags};
+fn watch_folder(path: &Path) -> Result<Watch> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let watch = || -> io::Result<AsyncFd<OwnedFd>> {
-        let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let events = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
-        let name = CString::new(folder.as_os_str().as_encoded_bytes())?;
-        inotify::add_watch(&fd, name.as_c_str(), events)?;
-        // SAFETY: an OwnedFd is one open descriptor for as long as it lives, and AsyncFd deregisters before it drops it.
-        Ok(unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }?)
-    };
-    watch().map_err(Error::io("watch log folder", folder))
-}
-
-fn drain(fd: &OwnedFd) -> io::Result<()> {
-    let mut buffer = [MaybeUninit::uninit(); 4096];
-    let mut reader = inotify::Reader::new(fd, &mut buffer);
-    loop {
-        match reader.next() {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-    }
+    Watch::new(folder).map_err(Error::io("watch log folder", folder))
 }

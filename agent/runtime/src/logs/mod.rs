@@ -7,6 +7,7 @@
 mod entry;
 mod follow;
 mod source;
+mod watch;
 
 pub use entry::{Entry, Stream};
 pub use follow::Reader;
