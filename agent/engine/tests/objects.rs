@@ -5,7 +5,7 @@ mod common;
 use bytes::Bytes;
 use common::{Host, IMAGE, command, inspect, run, script, start, within};
 use futures_util::{StreamExt, stream};
-use muster_calls::{Commit, Engine, EventsQuery, Filters, Kind, ListContainers, RemoveContainer};
+use muster_calls::{Commit, Engine, EventsQuery, Filters, Kind, ListContainers, RemoveContainer, StopContainer};
 use muster_model::engine::{
     ContainerCreateBody, ContainerUpdate, EndpointIpamConfig, EndpointSettings, Ipam, IpamConfig, Mount,
     NetworkConnect, NetworkCreate, NetworkDisconnect, PortBinding, VolumeCreate,
@@ -95,6 +95,52 @@ async fn volumes_are_pruned_when_anonymous_or_when_all_are_asked_for() {
     );
     let refused = engine.volume_create(VolumeCreate { driver: "nfs-plugin".into(), ..VolumeCreate::default() }).await;
     assert_eq!(refused.expect_err("no driver").kind, Kind::NotFound);
+    host.finish(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_is_a_name_and_variables_and_follows_the_other_to_its_new_address() {
+    let host = Host::new();
+    let engine = host.open().await;
+    let mut db = command(&["sleep", "300"]);
+    db.config.env = vec!["COLOR=red".to_owned()];
+    db.config.exposed_ports = ["6379/tcp".to_owned()].into_iter().collect();
+    let db = start(&engine, "db", db).await;
+    let ip = inspect(&engine, &db).await.network_settings.networks["bridge"].ip_address.clone();
+    let linked = |script: &str| {
+        let mut body = common::script(script);
+        body.host_config.links = vec!["db:far-store".to_owned()];
+        body
+    };
+    let ran = run(&engine, Some("web"), linked("grep far-store /etc/hosts; env | grep FAR_STORE | sort")).await;
+    for expected in [
+        &format!("{ip}\tfar-store ") as &str,
+        &format!("FAR_STORE_PORT_6379_TCP=tcp://{ip}:6379\n"),
+        "FAR_STORE_NAME=/web/far-store\n",
+        "FAR_STORE_ENV_COLOR=red\n",
+    ] {
+        assert!(ran.stdout.contains(expected), "{expected} is not in {}", ran.stdout);
+    }
+    assert_eq!(inspect(&engine, "web").await.host_config.links, ["/db:/web/far-store"]);
+    let follower = start(&engine, "follower", linked("sleep 300")).await;
+    engine.container_stop(&db, StopContainer { timeout_s: Some(0), signal: None }).await.expect("stopped");
+    let taker = start(&engine, "taker", command(&["sleep", "300"])).await;
+    engine.container_start(&db).await.expect("started");
+    let moved = inspect(&engine, &db).await.network_settings.networks["bridge"].ip_address.clone();
+    let hosts = std::fs::read_to_string(host.dir.join("data/containers").join(&follower).join("hosts")).expect("there");
+    assert!(hosts.contains(&format!("{moved}\tfar-store ")), "{moved} is not in {hosts}");
+    assert_eq!(hosts.matches("far-store").count(), 1, "{hosts}");
+    let nobody = ContainerCreateBody {
+        host_config: muster_model::engine::HostConfig { links: vec!["none:x".into()], ..Default::default() },
+        ..command(&["true"])
+    };
+    let refused = engine.container_create(None, String::new(), nobody).await.expect_err("nobody is called that");
+    assert_eq!((refused.kind, refused.message.contains("could not get container for none")), (Kind::Invalid, true));
+    engine.container_stop(&db, StopContainer { timeout_s: Some(0), signal: None }).await.expect("stopped");
+    let id = engine.container_create(None, String::new(), linked("true")).await.expect("made").id;
+    let refused = engine.container_start(&id).await.expect_err("it does not run");
+    assert!(refused.message.contains("Cannot link to a non running container: /db AS"), "{}", refused.message);
+    drop(taker);
     host.finish(engine).await;
 }
 

@@ -57,6 +57,7 @@ impl Actor {
                 self.exit_error.clear();
                 self.watch_process();
                 self.publish();
+                super::links::refresh(&self.shared, &self.record).await;
                 self.shared.announce_networks(&self.record, "connect");
                 self.shared.container_event(&self.record, "start", &[]);
                 self.shared.changed(&self.record.id, crate::Change::Start);

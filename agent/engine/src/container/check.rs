@@ -2,7 +2,7 @@
 //! says what is.
 
 use super::{
-    etc, joined,
+    etc, joined, links,
     restart::Policy,
     spec::{self, Security},
 };
@@ -84,6 +84,7 @@ pub(super) fn host(shared: &Shared, host: &mut HostConfig) -> Result<Vec<String>
     let warnings = vetted.map_err(|e| Error::invalid(e.to_string()))?;
     discard(shared, &mut host.resources);
     modes(shared, host)?;
+    links::check(shared, host)?;
     let policy =
         Policy::parse(&host.restart_policy.name, host.restart_policy.maximum_retry_count).map_err(Error::invalid)?;
     if host.auto_remove && policy != Policy::No {
@@ -172,7 +173,6 @@ fn discard(shared: &Shared, r: &mut Resources) {
 fn refused(host: &HostConfig) -> Result<()> {
     let r = &host.resources;
     let fields = [
-        (!host.links.is_empty(), "Links (--link)"),
         (!host.storage_opt.is_empty(), "StorageOpt (--storage-opt): sizes of root file systems need project quotas"),
         (!matches!(host.isolation.as_str(), "" | "default"), "Isolation (--isolation)"),
         (!host.cgroup.is_empty(), "Cgroup"),
@@ -336,8 +336,8 @@ mod tests {
 
     #[test]
     fn unsupported_fields_are_refused_by_name() {
-        let host = HostConfig { links: vec!["a:b".into()], ..HostConfig::default() };
-        assert!(refused(&host).expect_err("links").message.contains("Links"));
+        let host = HostConfig { isolation: "hyperv".into(), ..HostConfig::default() };
+        assert!(refused(&host).expect_err("isolation").message.contains("Isolation"));
         let host = HostConfig { runtime: "kata".into(), ..HostConfig::default() };
         assert!(refused(&host).expect_err("runtime").message.contains("kata"));
     }

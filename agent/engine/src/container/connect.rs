@@ -1,6 +1,6 @@
 //! A container's places on networks: what is asked for at create, and joining and leaving networks later, live.
 
-use super::{actor::Actor, etc, joined};
+use super::{actor::Actor, etc, joined, links};
 use crate::{
     engine::Shared,
     net::NetworkRecord,
@@ -59,9 +59,7 @@ fn asked_for(settings: EndpointSettings) -> Result<Place> {
     if !ipam.ipv6_address.is_empty() || !ipam.link_local_ips.is_empty() {
         return Err(Error::unimplemented("IPv6 and link-local addresses of endpoints (IPAMConfig)"));
     }
-    if !settings.links.is_empty() {
-        return Err(Error::unimplemented("Links (--link)"));
-    }
+    links::check_place(&settings.links)?;
     let wanted_ip = match ipam.ipv4_address.as_str() {
         "" => None,
         text => Some(text.parse().map_err(|_| Error::invalid(format!("invalid IPv4 address: {text}")))?),
@@ -74,6 +72,7 @@ fn asked_for(settings: EndpointSettings) -> Result<Place> {
         wanted_ip,
         wanted_mac,
         aliases: settings.aliases,
+        links: settings.links,
         driver_opts: settings.driver_opts,
         gw_priority: settings.gw_priority,
         ..Place::default()
@@ -131,6 +130,7 @@ impl Actor {
             let _ = self.shared.sync_network(&self.record).await; // Back to what it was; the first error is the user's.
             return connected;
         }
+        links::joined(&self.shared, &self.record, &place).await;
         self.shared.announce_network(&self.record, &place, "connect");
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container: files in its folder, bound over the image's.
 
-use super::joined::Joined;
+use super::{joined::Joined, links};
 use crate::{engine::Shared, error, record::Record};
 use muster_calls::{Error, Result};
 use muster_runtime::spec::EtcFiles;
@@ -25,7 +25,11 @@ pub(super) async fn write(shared: &Shared, record: &Record, joined: &Joined) -> 
         return Ok(());
     }
     let host_network = record.host.network_mode == "host";
-    let hosts = if host_network { read("/etc/hosts") + &extra_hosts(shared, record) } else { hosts(shared, record) };
+    let hosts = if host_network {
+        read("/etc/hosts") + &extra_hosts(shared, record)
+    } else {
+        hosts(shared, record) + &links::hosts(shared, record)
+    };
     let resolv = resolver(shared, record);
     let hostname = format!("{}\n", record.config.hostname);
     let folder = shared.folder(&record.id);

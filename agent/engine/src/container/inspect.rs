@@ -1,6 +1,6 @@
 //! `docker inspect` of a container: its record in Docker's words.
 
-use super::{Handle, handle::View};
+use super::{Handle, handle::View, links};
 use crate::{
     engine::Shared,
     logging::Wanted,
@@ -25,6 +25,7 @@ impl Shared {
         let sizes = if size { Some(self.sizes(record).await?) } else { None };
         let kept = Wanted::parse(&record.host.log_config).is_ok_and(|w| w.readable);
         let mut host_config = record.host.clone();
+        host_config.links = links::shown(self, record);
         if !host_config.privileged {
             let list = |paths: &[&str]| Some(paths.iter().map(|p| (*p).to_owned()).collect());
             host_config.masked_paths = host_config.masked_paths.or_else(|| list(muster_runtime::spec::MASKED_PATHS));
@@ -142,6 +143,7 @@ impl Shared {
                 .wanted_ip
                 .map(|ip| EndpointIpamConfig { ipv4_address: ip.to_string(), ..EndpointIpamConfig::default() }),
             aliases: place.aliases.clone(),
+            links: place.links.clone(),
             mac_address: place.wanted_mac.map(|m| m.to_string()).unwrap_or_default(),
             driver_opts: place.driver_opts.clone(),
             gw_priority: place.gw_priority,

@@ -15,6 +15,7 @@ mod handle;
 mod health;
 mod inspect;
 mod joined;
+mod links;
 mod list;
 mod logs;
 mod mounts;

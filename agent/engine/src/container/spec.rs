@@ -3,7 +3,7 @@
 use super::{
     etc,
     joined::{Joined, namespace},
-    shm,
+    links, shm,
 };
 use crate::{engine::Shared, record::Record};
 use muster_calls::Result;
@@ -50,7 +50,7 @@ pub(super) fn input(
         rootfs: root,
         readonly_rootfs: host.readonly_rootfs,
         args: std::iter::once(record.path.clone()).chain(record.args.iter().cloned()).collect(),
-        env: config.env.clone(),
+        env: config.env.iter().cloned().chain(links::environment(shared, record)).collect(),
         cwd: config.working_dir.clone(),
         tty: config.tty,
         user: config.user.clone(),

@@ -3,7 +3,7 @@
 //! What does not depend on each other happens at the same time: mounting the root and making the network namespace; then
 //! the runtime's create, the data plane and the flush of the record.
 
-use super::{actor::Waiting, etc, joined::Joined, shm, spec};
+use super::{actor::Waiting, etc, joined::Joined, links, shm, spec};
 use crate::{
     clock,
     engine::Shared,
@@ -46,6 +46,7 @@ pub(super) async fn bring_up(
 
 async fn try_up(shared: &Shared, record: &mut Record, waiting: &mut Vec<Waiting>) -> Result<(), Failure> {
     let joined = Joined::find(shared, record)?;
+    links::require(shared, record)?;
     shared.take_places(record).await?;
     record.state.phase = Phase::Starting;
     let (root, netns) = tokio::join!(shared.roots.mount(&record.id), make_netns(shared, record));

@@ -153,6 +153,8 @@ pub(crate) struct Place {
     pub wanted_ip: Option<Ipv4Addr>,
     pub wanted_mac: Option<Mac>,
     pub aliases: Vec<String>,
+    /// `CONTAINER:ALIAS`: what this container calls others on the network.
+    pub links: Vec<String>,
     pub driver_opts: muster_model::engine::Strings,
     pub gw_priority: i64,
     /// On a network that spans hosts: whose addresses the cluster gave out.
