@@ -91,14 +91,17 @@ pub(crate) async fn inspect(call: Call) -> Outcome {
 }
 
 /// What older clients look for: until 1.43 `VirtualSize`, which is `Size`; until 1.44 the container that an image was made
-/// from, which is not kept, and its configuration, which is the image's. docker-compose 1 fails without the latter.
+/// from, which is not kept, and its configuration, which is the image's. The latter stays in all versions: docker-compose 1
+/// takes the newest one and cannot make a container anew without it, as with dockerd from 26 on.
 fn old_form(version: ApiVersion, image: &mut serde_json::Value) {
     if version < ApiVersion(1, 44) {
         image["VirtualSize"] = image["Size"].clone();
     }
-    if version < ApiVersion(1, 45) && image.get("Config").is_some() {
-        image["Container"] = json!("");
+    if image.get("Config").is_some() {
         image["ContainerConfig"] = image["Config"].clone();
+        if version < ApiVersion(1, 45) {
+            image["Container"] = json!("");
+        }
     }
 }
 
@@ -290,11 +293,12 @@ mod tests {
         let at = |version| {
             let mut image = json!({"Size": 7, "Config": {"Volumes": {"/v": {}}}});
             old_form(version, &mut image);
-            (image.get("VirtualSize").cloned(), image.pointer("/ContainerConfig/Volumes/~1v").is_some())
+            assert!(image.pointer("/ContainerConfig/Volumes/~1v").is_some(), "{image}");
+            (image.get("VirtualSize").cloned(), image.get("Container").is_some())
         };
         assert_eq!(at(ApiVersion(1, 43)), (Some(json!(7)), true));
         assert_eq!(at(ApiVersion(1, 44)), (None, true));
-        assert_eq!(at(ApiVersion(1, 45)), (None, false));
+        assert_eq!(at(ApiVersion(1, 50)), (None, false));
     }
 
     #[test]
