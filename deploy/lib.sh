@@ -172,7 +172,8 @@ hosts_down() {
   for m in $(awk -v w="$W/" 'index($2, w) == 1 {print $2}' /proc/self/mounts | sort -r); do umount -l "$m" 2>/dev/null; done
   for h in 1 2 3 4 5; do
     local tries d
-    for tries in $(seq 40); do
+    # On a busy machine what was killed is reaped late.
+    for tries in $(seq 150); do
       local left=0
       for d in $(cgroup_dirs "$h"); do find "$d" -depth -type d -exec rmdir {} + 2>/dev/null; [ -d "$d" ] && left=1; done
       [ $left = 0 ] && break

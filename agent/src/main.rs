@@ -73,6 +73,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         recent_spans: RECENT_SPANS,
     })?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), ?config, "musterd starts");
+    let guard = config.docker_tls.clone().map(Guard::new).transpose()?;
     for dir in [&config.data_dir, &config.run_dir] {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     }
@@ -87,7 +88,6 @@ async fn run(config: Config) -> anyhow::Result<()> {
         network.release().await;
     }
     let stop = CancellationToken::new();
-    let guard = host.config.docker_tls.clone().map(Guard::new).transpose()?;
     let mut doors = open_doors(&host, guard.as_ref(), &stop)?;
     doors.push(tokio::spawn(metrics::observe(host.clone(), stop.clone())));
     doors.push(tokio::spawn(memory::keep_small(host.moved.clone(), stop.clone())));
