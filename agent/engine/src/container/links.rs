@@ -117,7 +117,7 @@ fn line(record: &Record, link: Link<'_>, place: Option<&Place>, other: &Record) 
 /// Lines for the `/etc/hosts` of a container that is being started.
 pub(super) fn hosts(shared: &Shared, record: &Record) -> String {
     let lines =
-        all(record).filter_map(|(link, place)| line(record, link, place, &*shared.find(link.target).ok()?.record()));
+        all(record).filter_map(|(link, place)| line(record, link, place, &shared.find(link.target).ok()?.record()));
     lines.collect()
 }
 
