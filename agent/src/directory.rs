@@ -1,17 +1,21 @@
 //! Which nodes there are and how to reach them, as the last assignments said: enough to pass calls on without a leader.
 
+use crate::host::Host;
 use arc_swap::ArcSwap;
 use muster_calls::{Engine, Error, Result};
 use muster_model::{
     NodeId,
     assignment::{Assignment, AssignmentSet, NodeAssignment},
+    engine::ContainerNode,
 };
 use muster_mtls::{Expect, Tls};
 use muster_proto::{RemoteEngine, Target};
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
+use tokio::sync::watch;
 use tonic::transport::Channel;
 
 /// The nodes of the cluster and a channel to each, dialled when first needed.
@@ -25,6 +29,7 @@ struct Inner {
     local: Arc<dyn Engine>,
     nodes: ArcSwap<Vec<NodeAssignment>>,
     channels: Mutex<BTreeMap<(NodeId, String), Channel>>,
+    changed: watch::Sender<()>,
 }
 
 /// A node as a place to send engine calls to.
@@ -35,12 +40,41 @@ pub struct Place {
     pub here: bool,
     /// The leader had a session with it when it last told us.
     pub ready: bool,
+    /// Where its API is reached by others.
+    pub addr: Option<SocketAddr>,
     pub engine: Arc<dyn Engine>,
+}
+
+impl Place {
+    /// This host, member of a cluster or not.
+    pub fn here(host: &Host) -> Self {
+        let member = host.member();
+        let directory = member.as_ref().map(|m| m.directory());
+        Self {
+            id: directory.map(Directory::me).unwrap_or_default(),
+            hostname: host.config.hostname.clone(),
+            here: true,
+            ready: true,
+            addr: directory.and_then(Directory::my_addr),
+            engine: host.engine.clone(),
+        }
+    }
+
+    /// What `inspect` says of a container's node: the fields of Docker's classic Swarm.
+    pub fn describe(&self) -> ContainerNode {
+        ContainerNode {
+            id: self.id.to_string(),
+            name: self.hostname.clone(),
+            ip: self.addr.map(|a| a.ip().to_string()).unwrap_or_default(),
+            addr: self.addr.map(|a| a.to_string()).unwrap_or_default(),
+        }
+    }
 }
 
 impl Directory {
     pub fn new(me: NodeId, hostname: String, tls: Tls, local: Arc<dyn Engine>) -> Self {
-        Self(Arc::new(Inner { me, hostname, tls, local, nodes: ArcSwap::default(), channels: Mutex::default() }))
+        let (nodes, channels) = (ArcSwap::default(), Mutex::default());
+        Self(Arc::new(Inner { me, hostname, tls, local, nodes, channels, changed: watch::channel(()).0 }))
     }
 
     /// Whether this node was told of a node of this id. Before it was told of any, it cannot say no.
@@ -51,6 +85,15 @@ impl Directory {
 
     pub fn me(&self) -> NodeId {
         self.0.me
+    }
+
+    fn my_addr(&self) -> Option<SocketAddr> {
+        self.0.nodes.load().iter().find(|n| n.id == self.0.me).and_then(|n| n.api_addr)
+    }
+
+    /// Changes whenever nodes come, go or move.
+    pub fn watch(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
     }
 
     pub fn update(&self, set: &AssignmentSet) {
@@ -64,7 +107,10 @@ impl Directory {
             nodes.iter().any(|n| n.id == *id && n.api_addr.is_some_and(|a| a.to_string() == *addr))
         });
         drop(channels);
-        self.0.nodes.store(Arc::new(nodes));
+        if **self.0.nodes.load() != nodes {
+            self.0.nodes.store(Arc::new(nodes));
+            self.0.changed.send_replace(());
+        }
     }
 
     /// Every node, this one first. `caller`: on whose behalf the others are asked.
@@ -75,6 +121,7 @@ impl Directory {
             hostname: self.0.hostname.clone(),
             here: true,
             ready: true,
+            addr: self.my_addr(),
             engine: self.0.local.clone(),
         };
         let others = nodes.iter().filter(|n| n.id != self.0.me).filter_map(|n| self.place(n, caller));
@@ -131,6 +178,7 @@ impl Directory {
     fn place(&self, node: &NodeAssignment, caller: Option<&str>) -> Option<Place> {
         let engine = RemoteEngine::new(self.channel(node)?, Target::Here).on_behalf_of(caller.map(str::to_owned));
         let engine = Arc::new(engine);
-        Some(Place { id: node.id, hostname: node.hostname.clone(), here: false, ready: node.ready, engine })
+        let (id, hostname) = (node.id, node.hostname.clone());
+        Some(Place { id, hostname, here: false, ready: node.ready, addr: node.api_addr, engine })
     }
 }

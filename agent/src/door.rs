@@ -15,6 +15,9 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, metadata::MetadataMap, service::Routes, transport::Server};
 
+/// How often a silent connection is asked whether somebody is there, and how long an answer may take.
+const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Listens for other nodes.
 ///
 /// # Errors
@@ -45,7 +48,11 @@ pub async fn serve_local(listener: UnixListener, host: Arc<Host>, stop: Cancella
 }
 
 fn server() -> Server<tower::layer::util::Stack<TraceLayer, tower::layer::util::Identity>> {
-    Server::builder().layer(TraceLayer)
+    // A node that asked and died says nothing more: what was done for it alone ends.
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .layer(TraceLayer)
 }
 
 fn services(routes: Routes, host: Arc<Host>) -> Routes {

@@ -4,7 +4,7 @@ use crate::{
     cluster::{HostCluster, Member, Origin, Places, advertise_addr, describe},
     config::Config,
     dataplane::HostNetwork,
-    whole::{Execs, WholeEngine},
+    whole::{Wanted, Whereabouts, WholeEngine},
 };
 use arc_swap::ArcSwapOption;
 use muster_calls::{Cluster, Engine, Error, InitCluster, JoinCluster, Result};
@@ -33,8 +33,9 @@ pub struct Host {
     pub places: Places,
     pub recent: Buffer,
     member: ArcSwapOption<Member>,
-    /// Which node an exec that was made through this host is on.
-    pub execs: Execs,
+    /// Which node things are on that were made through this host, and what waits for an image there.
+    pub whereabouts: Whereabouts,
+    pub wanted: Wanted,
     /// Founding, joining or leaving is going on.
     moving: AtomicBool,
     /// Told each time that it has ended.
@@ -66,7 +67,8 @@ impl Host {
             places,
             recent,
             member: ArcSwapOption::empty(),
-            execs: Execs::default(),
+            whereabouts: Whereabouts::default(),
+            wanted: Wanted::default(),
             moving: AtomicBool::new(false),
             moved: Arc::default(),
         })
@@ -107,7 +109,7 @@ impl Host {
                 }
                 Ok(place.engine)
             }
-            (Target::Cluster, _) => Ok(Arc::new(WholeEngine::new(self.clone(), on_behalf))),
+            (Target::Cluster, _) => Ok(Arc::new(WholeEngine::new(self.clone(), caller.kind))),
         }
     }
 

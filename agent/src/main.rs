@@ -221,11 +221,8 @@ fn open_doors(
     let mut doors = vec![tokio::spawn(door::serve_local(api, host.clone(), stop.clone()))];
     let cluster = host.cluster(Host::local_caller());
     let node_face = Api::new(host.engine.clone(), Some(cluster.clone()), &settings);
-    let whole_face = Api::new(
-        Arc::new(whole::WholeEngine::new(host.clone(), Host::local_caller().kind.to_string())),
-        Some(cluster),
-        &settings,
-    );
+    let whole_face =
+        Api::new(Arc::new(whole::WholeEngine::new(host.clone(), Host::local_caller().kind)), Some(cluster), &settings);
     let faces = [(&config.docker_hosts, Arc::new(node_face)), (&config.docker_cluster_hosts, Arc::new(whole_face))];
     for (listens, face) in faces {
         for listen in listens {

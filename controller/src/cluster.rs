@@ -3,8 +3,8 @@
 use crate::{Controller, errors, turn::View};
 use async_trait::async_trait;
 use muster_calls::{
-    Cluster, Error, InitCluster, JoinCluster, JoinTokens, Kind, Logs, Made, Member, Membership, NodeView, Result,
-    ServiceView, Stream, TaskLog, TaskQuery,
+    Ask, Cluster, Error, InitCluster, JoinCluster, JoinTokens, Kind, Logs, Made, Member, Membership, NodeView, Placed,
+    Result, ServiceView, Stream, TaskLog, TaskQuery,
 };
 use muster_controller_core::{Call, Reply, cluster_services, service_status, tasks_for_people};
 use muster_model::{
@@ -148,6 +148,11 @@ impl Face {
         let draw = |wanted: bool| wanted.then(new_secret).transpose().map_err(|e| Error::internal(e.to_string()));
         self.done(Call::SetJoinSecrets { worker: draw(worker)?, manager: draw(manager)? }).await?;
         tokens(&self.view().await?)
+    }
+
+    async fn place_here(&self, ask: Ask) -> Result<Placed> {
+        let view = self.view().await?;
+        self.controller.claims().place(std::time::Instant::now(), &view.state, ask)
     }
 
     /// The node that asks to leave: the caller, or the host whose socket was used.
@@ -321,6 +326,21 @@ impl Cluster for Face {
 
     async fn task_logs(&self, _: &str, _: Logs) -> Result<Stream<TaskLog>> {
         Err(Error::unimplemented("task logs from the control plane alone"))
+    }
+
+    async fn place(&self, ask: Ask) -> Result<Placed> {
+        for constraint in ask.constraints.iter().chain(&ask.preferred) {
+            muster_model::spec::Constraint::parse(constraint)?;
+        }
+        routed!(self, "place", false, self.place_here(ask.clone()), |c| c.place(ask.clone()))
+    }
+
+    async fn settle(&self, claim: u64, container: Option<String>) -> Result<()> {
+        let here = || async {
+            self.controller.claims().settle(claim, container.clone());
+            Ok(())
+        };
+        routed!(self, "settle", true, here(), |c| c.settle(claim, container.clone()))
     }
 
     async fn network_create(&self, spec: NetworkSpec) -> Result<Made<NetworkId>> {

@@ -2,6 +2,7 @@
 
 use crate::{
     Bootstrap, ControllerConfig, SealKey, StartError,
+    claims::Claims,
     clock::{Clock, random_seed},
     disk::Disk,
     errors,
@@ -48,6 +49,7 @@ struct Inner {
     stopped: watch::Receiver<Option<Stopped>>,
     links: Links,
     sessions: AtomicU64,
+    claims: Mutex<Claims>,
     running: Mutex<Option<Running>>,
 }
 
@@ -154,8 +156,8 @@ impl Controller {
         });
         let links = Links::new(config.tls.clone());
         let running = Mutex::new(Some(Running { turn, threads }));
-        let sessions = AtomicU64::new(1);
-        Ok(Self(Arc::new(Inner { config, seal_key, inbox, published, stopped, links, sessions, running })))
+        let (sessions, claims) = (AtomicU64::new(1), Mutex::new(Claims::starting_at(random_seed()?[0])));
+        Ok(Self(Arc::new(Inner { config, seal_key, inbox, published, stopped, links, sessions, claims, running })))
     }
 
     async fn found(&self, call: Call) -> Result<(), Error> {
@@ -274,6 +276,11 @@ impl Controller {
             Ok(answer) => answer.map_err(|_| errors::stopped())?.map_err(errors::from_call_error),
             Err(_) => Err(Error::unavailable(format!("no majority of the managers answered within {patience:?}"))),
         }
+    }
+
+    /// The claims of containers that are being made, on the leader. Never held across an await.
+    pub(crate) fn claims(&self) -> std::sync::MutexGuard<'_, Claims> {
+        self.0.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The cluster object as known here.

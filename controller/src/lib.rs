@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod claims;
 mod clock;
 mod cluster;
 mod config;

@@ -188,6 +188,8 @@ cluster_calls! {
         service_update service_update(id: ServiceId, version: Version, spec: ServiceSpec) -> Made<ServiceId>;
         service_rollback service_rollback(id: ServiceId, version: Version) -> Made<ServiceId>;
         task_list task_list(query: TaskQuery) -> Vec<Task>;
+        place place(ask: Ask) -> Placed;
+        settle settle(claim: u64, container: Option<String>) -> ();
         network_create network_create(spec: NetworkSpec) -> Made<NetworkId>;
         network_list network_list() -> Vec<Network>;
     }

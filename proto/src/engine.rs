@@ -328,6 +328,7 @@ engine_calls! {
         info() -> SystemInfo;
         disk_usage() -> DiskUsage;
         auth(auth: AuthConfig) -> String;
+        survey(query: SurveyQuery) -> Survey;
         container_create(name: Option<String>, platform: String, body: ContainerCreateBody) -> ContainerCreated;
         container_list(options: ListContainers) -> Listed<ContainerSummary>;
         container_prune(filters: Filters) -> PruneReport;
@@ -403,8 +404,9 @@ engine_calls! {
         async fn archive_put(&self, name: &str, path: String, no_overwrite_dir_non_dir: bool, copy_uid_gid: bool, tar: Stream<Bytes>) -> Result<()> {
             let arguments = json!({ "path": path, "no_overwrite_dir_non_dir": no_overwrite_dir_non_dir, "copy_uid_gid": copy_uid_gid });
             let open = self.message(name, arguments)?;
-            self.client.clone().archive_put(self.wrap(upload(open, tar))).await.map_err(from_status)?;
-            Ok(())
+            let (tar, mut broken) = upload(open, tar);
+            let request = self.wrap(tar);
+            broken.or(self.client.clone().archive_put(request)).await.map(drop)
         }
 
         async fn container_export(&self, name: &str) -> Result<Stream<Bytes>> {
@@ -429,12 +431,18 @@ engine_calls! {
 
         async fn image_load(&self, tar: Stream<Bytes>, quiet: bool, platform: String) -> Result<Stream<ProgressLine>> {
             let open = self.message("", json!({ "quiet": quiet, "platform": platform }))?;
-            Ok(documents(self.client.clone().image_load(self.wrap(upload(open, tar))).await.map_err(from_status)?.into_inner()))
+            let (tar, mut broken) = upload(open, tar);
+            let request = self.wrap(tar);
+            let lines = broken.or(self.client.clone().image_load(request)).await?.into_inner();
+            Ok(broken.ending(documents(lines)))
         }
 
         async fn image_import(&self, tar: Stream<Bytes>, repo: String, tag: String, message: String, changes: Vec<String>, platform: String) -> Result<Stream<ProgressLine>> {
             let open = self.message("", json!({ "repo": repo, "tag": tag, "message": message, "changes": changes, "platform": platform }))?;
-            Ok(documents(self.client.clone().image_import(self.wrap(upload(open, tar))).await.map_err(from_status)?.into_inner()))
+            let (tar, mut broken) = upload(open, tar);
+            let request = self.wrap(tar);
+            let lines = broken.or(self.client.clone().image_import(request)).await?.into_inner();
+            Ok(broken.ending(documents(lines)))
         }
     }
     server {

@@ -2,11 +2,12 @@
 
 use crate::{from_status, to_status, v1};
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use muster_calls::{Error, Input, LogChunk, Output, Result, StdStream, Stream};
 use muster_model::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
-use std::collections::HashMap;
+use std::{collections::HashMap, future::Future};
+use tokio::sync::oneshot;
 use tonic::{Status, Streaming};
 
 /// A stream that a server answers with.
@@ -75,18 +76,54 @@ pub(crate) fn uploaded(s: Streaming<v1::Upload>) -> Stream<Bytes> {
         .boxed()
 }
 
-/// An upload as a client sends it. An error of the source cannot travel in this direction: the stream is cut before its
-/// end, which the server sees as a cancelled call.
+/// An upload as a client sends it. An error of the source cannot travel in this direction, and an early end would look like
+/// the whole: the stream stays open, and [`Broken`] ends the call, which the server sees as cancelled.
 pub(crate) fn upload(
     open: v1::EngineRequest,
     data: Stream<Bytes>,
-) -> impl futures_core::Stream<Item = v1::Upload> + Send + 'static {
+) -> (impl futures_core::Stream<Item = v1::Upload> + Send + 'static, Broken) {
     let first = v1::Upload { of: Some(v1::upload::Of::Open(open)) };
-    let rest = data
-        .take_while(|r| std::future::ready(r.is_ok()))
-        .filter_map(|r| async move { r.ok() })
-        .map(|d| v1::Upload { of: Some(v1::upload::Of::Data(d)) });
-    futures_util::stream::iter([first]).chain(rest)
+    let (tell, broken) = oneshot::channel();
+    let rest = stream::unfold((data, tell), |(mut data, tell)| async move {
+        match data.next().await? {
+            Ok(d) => Some((v1::Upload { of: Some(v1::upload::Of::Data(d)) }, (data, tell))),
+            Err(e) => {
+                // Who made the call may have gone: then it is cancelled already.
+                let _ = tell.send(e);
+                std::future::pending().await
+            }
+        }
+    });
+    (stream::iter([first]).chain(rest), Broken(broken))
+}
+
+/// Says that an upload's source failed.
+pub(crate) struct Broken(oneshot::Receiver<Error>);
+
+impl Broken {
+    /// The call's answer, or the source's error as soon as there is one: the call is dropped then.
+    pub(crate) async fn or<T>(&mut self, call: impl Future<Output = Result<T, Status>>) -> Result<T> {
+        tokio::select! {
+            answer = call => answer.map_err(from_status),
+            Ok(e) = &mut self.0 => Err(e),
+        }
+    }
+
+    /// An answer that comes while the upload goes on, ended by the source's error.
+    pub(crate) fn ending<T: Send + 'static>(self, answer: Stream<T>) -> Stream<T> {
+        stream::unfold((answer, Some(self.0)), |(mut answer, broken)| async move {
+            let Some(mut broken) = broken else { return Some((answer.next().await?, (answer, None))) };
+            tokio::select! {
+                item = answer.next() => Some((item?, (answer, Some(broken)))),
+                failed = &mut broken => match failed {
+                    Ok(e) => Some((Err(e), (stream::empty().boxed(), None))),
+                    // All was sent.
+                    Err(_) => Some((answer.next().await?, (answer, None))),
+                },
+            }
+        })
+        .boxed()
+    }
 }
 
 pub(crate) fn attach_input(i: Input) -> v1::AttachInput {

@@ -47,3 +47,26 @@ three_hosts() {
   check "exactly one leader" nodes_are 1 1 'Ready Leader'
 }
 web_image() { registry_up; image_put web 1; image="$(me_ip):$REGISTRY_PORT/web:1"; }
+errors=$W/errors
+# is WHAT WANTED COMMAND...: it must succeed and print just that
+is() {
+  local what=$1 wanted=$2 out; shift 2
+  out=$("$@" 2>"$errors") || bad "$what: $(tail -n 3 "$errors")"
+  [ "$out" = "$wanted" ] && ok "$what" || bad "$what: it prints '$out' instead of '$wanted'"
+}
+# prints WHAT PART COMMAND...: it must succeed and its output have that in it
+prints() {
+  local what=$1 part=$2 out; shift 2
+  out=$("$@" 2>"$errors") || bad "$what: $(tail -n 3 "$errors")"
+  case $out in *"$part"*) ok "$what" ;; *) bad "$what: no '$part' in '$out'" ;; esac
+}
+# ends WHAT CODE COMMAND...: it must end with this code
+ends() {
+  local what=$1 code=$2 rc; shift 2
+  "$@" >/dev/null 2>"$errors"; rc=$?
+  [ $rc = "$code" ] && ok "$what" || bad "$what: exit code $rc instead of $code: $(tail -n 3 "$errors")"
+}
+# quiet COMMAND...: a step on the way, not a check of its own
+quiet() { "$@" >/dev/null 2>"$errors" || bad "$*: $(tail -n 3 "$errors")"; }
+# on_tty COMMAND: runs it on a terminal of 33 rows and 77 columns
+on_tty() { script -qec "stty rows 33 cols 77; $1" /dev/null </dev/null | tr -d '\r'; return "${PIPESTATUS[0]}"; }

@@ -26,6 +26,7 @@ const LIST_FILTERS: &[&str] = &[
     "label!",
     "name",
     "network",
+    "node",
     "publish",
     "since",
     "status",
@@ -186,8 +187,10 @@ pub(crate) async fn changes(call: Call) -> Outcome {
 
 pub(crate) async fn prune(call: Call) -> Outcome {
     let filters = call.query.filters(&["until", "label", "label!"])?;
-    let PruneReport { containers_deleted, space_reclaimed, .. } = call.api.engine.container_prune(filters).await?;
-    Ok(reply::ok(&json!({ "ContainersDeleted": containers_deleted, "SpaceReclaimed": space_reclaimed })))
+    let PruneReport { containers_deleted, space_reclaimed, warnings, .. } =
+        call.api.engine.container_prune(filters).await?;
+    let report = json!({ "ContainersDeleted": containers_deleted, "SpaceReclaimed": space_reclaimed });
+    Ok(reply::warned(reply::ok(&report), warnings))
 }
 
 pub(crate) async fn export(call: Call) -> Outcome {

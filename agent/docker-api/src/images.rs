@@ -13,7 +13,8 @@ use serde_json::json;
 use std::sync::Arc;
 
 pub(crate) async fn list(call: Call) -> Outcome {
-    let filters = call.query.filters(&["before", "dangling", "label", "label!", "reference", "since", "until"])?;
+    let filters =
+        call.query.filters(&["before", "dangling", "label", "label!", "node", "reference", "since", "until"])?;
     filters.flag("dangling")?;
     let (all, digests) = (call.query.flag("all"), call.query.flag("digests"));
     let Listed { mut items, unreached } = call.api.engine.image_list(all, digests, filters).await?;
@@ -218,8 +219,9 @@ pub(crate) async fn remove(call: Call) -> Outcome {
 pub(crate) async fn prune(call: Call) -> Outcome {
     let filters = call.query.filters(&["dangling", "until", "label", "label!"])?;
     filters.flag("dangling")?;
-    let PruneReport { images_deleted, space_reclaimed, .. } = call.api.engine.image_prune(filters).await?;
-    Ok(reply::ok(&json!({ "ImagesDeleted": images_deleted, "SpaceReclaimed": space_reclaimed })))
+    let PruneReport { images_deleted, space_reclaimed, warnings, .. } = call.api.engine.image_prune(filters).await?;
+    let report = json!({ "ImagesDeleted": images_deleted, "SpaceReclaimed": space_reclaimed });
+    Ok(reply::warned(reply::ok(&report), warnings))
 }
 
 pub(crate) async fn save(call: Call) -> Outcome {

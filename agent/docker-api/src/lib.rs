@@ -35,4 +35,5 @@ mod volumes;
 pub use access::{Access, Role};
 pub use api::{Api, Settings};
 pub use call::decode_registry_auth;
+pub use networks::overlay_spec;
 pub use serve::{serve, serve_connection};

@@ -142,9 +142,11 @@ async fn create_overlay(call: &Call, network: NetworkCreate) -> Outcome {
     Ok(reply::json(StatusCode::CREATED, &json!({ "Id": made.id, "Warning": made.warnings.join("\n") })))
 }
 
+/// What a network that spans hosts is to be, from the words of a request.
+///
 /// # Errors
 /// Names the first field that is wrong or cannot be honoured.
-fn overlay_spec(network: NetworkCreate) -> Result<NetworkSpec, Error> {
+pub fn overlay_spec(network: NetworkCreate) -> Result<NetworkSpec, Error> {
     let NetworkCreate {
         name,
         driver,
@@ -239,8 +241,8 @@ pub(crate) async fn disconnect(mut call: Call) -> Outcome {
 /// The engine's own networks; those of the cluster are removed by name only.
 pub(crate) async fn prune(call: Call) -> Outcome {
     let filters = call.query.filters(&["until", "label", "label!"])?;
-    let PruneReport { networks_deleted, .. } = call.api.engine.network_prune(filters).await?;
-    Ok(reply::ok(&json!({ "NetworksDeleted": networks_deleted })))
+    let PruneReport { networks_deleted, warnings, .. } = call.api.engine.network_prune(filters).await?;
+    Ok(reply::warned(reply::ok(&json!({ "NetworksDeleted": networks_deleted })), warnings))
 }
 
 #[cfg(test)]

@@ -47,11 +47,15 @@ pub(crate) fn ok(document: &impl Serialize) -> Reply {
 /// A list; nodes that did not answer are named in `Warning` headers (RFC 7234 section 5.5, code 199), as the list itself has
 /// no place for them.
 pub(crate) fn listed<T: Serialize>(list: &Listed<T>) -> Reply {
-    let mut reply = ok(&list.items);
-    for Unreached { node, reason } in &list.unreached {
-        tracing::warn!(node, reason, "a node did not answer");
-        let text: String =
-            format!("node {node} did not answer: {reason}").chars().filter(|c| !matches!(c, '"' | '\\')).collect();
+    let away = list.unreached.iter().map(|Unreached { node, reason }| format!("node {node} did not answer: {reason}"));
+    warned(ok(&list.items), away)
+}
+
+/// An answer with `Warning` headers: what the user should know and the document has no place for.
+pub(crate) fn warned(mut reply: Reply, warnings: impl IntoIterator<Item = String>) -> Reply {
+    for warning in warnings {
+        tracing::warn!(warning, "an answer is incomplete");
+        let text: String = warning.chars().filter(|c| !matches!(c, '"' | '\\')).collect();
         if let Ok(value) = HeaderValue::from_str(&format!("199 muster \"{text}\"")) {
             reply.headers_mut().append(WARNING, value);
         }

@@ -61,7 +61,7 @@ pub(crate) async fn disk_usage(call: Call) -> Outcome {
             document[key] = value;
         }
     }
-    Ok(reply::ok(&document))
+    Ok(reply::warned(reply::ok(&document), usage.warnings))
 }
 
 pub(crate) async fn auth(mut call: Call) -> Outcome {

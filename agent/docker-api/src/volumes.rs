@@ -11,7 +11,7 @@ use muster_model::engine::{PruneReport, VolumeCreate};
 use serde_json::json;
 
 pub(crate) async fn list(call: Call) -> Outcome {
-    let filters = call.query.filters(&["dangling", "driver", "label", "name"])?;
+    let filters = call.query.filters(&["dangling", "driver", "label", "name", "node"])?;
     filters.flag("dangling")?;
     Ok(reply::ok(&call.api.engine.volume_list(filters).await?))
 }
@@ -40,6 +40,7 @@ pub(crate) async fn prune(call: Call) -> Outcome {
     if call.version < ApiVersion(1, 42) && !filters.contains("all") {
         filters.add("all", "true");
     }
-    let PruneReport { volumes_deleted, space_reclaimed, .. } = call.api.engine.volume_prune(filters).await?;
-    Ok(reply::ok(&json!({ "VolumesDeleted": volumes_deleted, "SpaceReclaimed": space_reclaimed })))
+    let PruneReport { volumes_deleted, space_reclaimed, warnings, .. } = call.api.engine.volume_prune(filters).await?;
+    let report = json!({ "VolumesDeleted": volumes_deleted, "SpaceReclaimed": space_reclaimed });
+    Ok(reply::warned(reply::ok(&report), warnings))
 }

@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use muster_calls::{
     Attach, Attached, Commit, Engine, Error, EventsQuery, ExecStart, Filters, Future, ListContainers, Listed,
-    LogStream, Logs, PathStat, Pull, RemoveContainer, Result, StopContainer, Stream, WaitCondition,
+    LogStream, Logs, PathStat, Pull, RemoveContainer, Result, StopContainer, Stream, Survey, SurveyQuery,
+    WaitCondition,
 };
 use muster_model::engine::{
     AuthConfig, ContainerConfig, ContainerCreateBody, ContainerCreated, ContainerInspect, ContainerSummary,
@@ -37,6 +38,10 @@ impl Engine for LocalEngine {
 
     async fn disk_usage(&self) -> Result<DiskUsage> {
         self.shared.disk_usage().await
+    }
+
+    async fn survey(&self, query: SurveyQuery) -> Result<Survey> {
+        Ok(self.shared.survey(&query))
     }
 
     async fn container_create(

@@ -31,6 +31,7 @@ pub mod net;
 mod plugin;
 mod record;
 mod signal;
+mod survey;
 mod system;
 mod volume;
 

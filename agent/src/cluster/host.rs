@@ -77,6 +77,8 @@ forwarded! { {
     service_remove(name: &str) -> ();
     task_list(query: TaskQuery) -> Vec<Task>;
     task_inspect(id: &str) -> Task;
+    place(ask: Ask) -> Placed;
+    settle(claim: u64, container: Option<String>) -> ();
     network_create(spec: NetworkSpec) -> Made<NetworkId>;
     network_list() -> Vec<Network>;
     network_inspect(name: &str) -> Network;

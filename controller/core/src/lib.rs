@@ -40,5 +40,5 @@ pub use call::{Call, CallError, NewCluster, Registration, Reply};
 pub use effect::{CloseReason, Effect, Effects, PeerChange};
 pub use input::{Config, Input, Now, ProposalId, Refusal, SessionId, Token};
 pub use manager::Manager;
-pub use muster_plan::IdSource;
+pub use muster_plan::{Extra, IdSource, Wish, place_single};
 pub use read::{ServiceStatus, cluster_services, service_status, tasks_for_people};

@@ -13,6 +13,8 @@ pub enum Reason {
     Constraint(String),
     /// A feature of the engine that the task needs.
     Feature(String),
+    /// Something that must be on the same node, as people call it.
+    Elsewhere(String),
     /// Billionths of a CPU.
     Cpu {
         need: u64,
@@ -38,6 +40,7 @@ impl fmt::Display for Reason {
             Self::Drained => f.write_str("drained"),
             Self::Constraint(text) => write!(f, "constraint {text} not met"),
             Self::Feature(name) => write!(f, "the engine lacks {name}"),
+            Self::Elsewhere(what) => write!(f, "{what} is not there"),
             Self::Cpu { need } => write!(f, "insufficient CPU, need {}", cpus(*need)),
             Self::Memory { need } => write!(f, "insufficient memory, need {}", bytes(*need)),
             Self::HostPort { protocol, port } => write!(f, "host port {port}/{protocol} in use"),

@@ -1,6 +1,6 @@
 //! What every node has and what of it is taken, as columns: filters and spreading run over plain arrays.
 
-use crate::{draft::TaskDraft, schedule};
+use crate::{draft::TaskDraft, schedule, single::Extra};
 use muster_model::{
     NodeId,
     cluster::{Node, NodeState, Task, TaskState},
@@ -48,6 +48,11 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
+    /// A claim of these sizes: billionths of a CPU and bytes.
+    pub fn sized(nano_cpus: u64, memory_bytes: u64, ports: Vec<(Protocol, u16)>) -> Self {
+        Self { cpu: amount(nano_cpus), memory: amount(memory_bytes), ports }
+    }
+
     pub fn of(task: &Task) -> Self {
         let r = &task.spec.resources.reservations;
         Self {
@@ -169,6 +174,14 @@ impl Hosts {
     fn drop_task(&mut self, task: &Task) {
         if let Some(row) = task.node.filter(|_| holds(task)).and_then(|n| self.row(n)) {
             self.release(row, &Claim::of(task));
+        }
+    }
+
+    /// Counts what containers hold on a node that are no tasks.
+    pub fn burden(&mut self, node: NodeId, extra: &Extra) {
+        if let Some(row) = self.row(node) {
+            self.claim(row, &Claim::sized(extra.nano_cpus, extra.memory_bytes, extra.ports.clone()));
+            self.load[row] = self.load[row].saturating_add(extra.containers).saturating_sub(1);
         }
     }
 

@@ -17,7 +17,7 @@ use muster_model::{
     spec::{Attribute, Availability, Constraint, TaskSpec},
 };
 use muster_state::State;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What hosts call it that can carry networks that span hosts.
 const OVERLAY: &str = "ebpf-overlay";
@@ -66,6 +66,8 @@ pub(crate) struct Request {
     pub spread_over: Vec<Attribute>,
     max_per_node: u64,
     overlay: bool,
+    /// Things that must be on the node, and which nodes have each. Tasks of services have none.
+    beside: Vec<(String, BTreeSet<NodeId>)>,
 }
 
 impl Request {
@@ -78,7 +80,18 @@ impl Request {
             spread_over: placement.spread_over.iter().filter_map(|a| Attribute::parse(a).ok()).collect(),
             max_per_node: placement.max_replicas_per_node,
             overlay: !task.addresses.is_empty(),
+            beside: Vec::new(),
         }
+    }
+
+    /// A request that no task stands for.
+    pub fn single(
+        claim: Claim,
+        constraints: Vec<(String, Constraint)>,
+        overlay: bool,
+        beside: Vec<(String, BTreeSet<NodeId>)>,
+    ) -> Self {
+        Self { claim, constraints, spread_over: Vec::new(), max_per_node: 0, overlay, beside }
     }
 
     pub fn claim(&self) -> &Claim {
@@ -102,6 +115,9 @@ impl Request {
         if self.overlay && !hosts.overlay[row] {
             return false;
         }
+        if self.beside.iter().any(|(_, nodes)| !nodes.contains(&hosts.id[row])) {
+            return false;
+        }
         // The node itself is far away in memory: it is looked at only where there is something to ask.
         self.constraints.is_empty()
             || hosts.node[row].as_ref().is_some_and(|n| self.constraints.iter().all(|(_, c)| meets(c, n)))
@@ -121,6 +137,9 @@ impl Request {
         if let Some((text, _)) = self.constraints.iter().find(|(_, c)| !meets(c, node)) {
             return Some(Reason::Constraint(text.clone()));
         }
+        if let Some((what, _)) = self.beside.iter().find(|(_, nodes)| !nodes.contains(&hosts.id[row])) {
+            return Some(Reason::Elsewhere(what.clone()));
+        }
         if self.overlay && !hosts.overlay[row] {
             return Some(Reason::Feature(OVERLAY.into()));
         }
@@ -139,7 +158,7 @@ impl Request {
         None
     }
 
-    fn explain(&self, hosts: &Hosts, only: Option<NodeId>) -> Explanation {
+    pub fn explain(&self, hosts: &Hosts, only: Option<NodeId>) -> Explanation {
         let mut explanation = Explanation::default();
         for (id, row) in hosts.rows().filter(|(id, _)| only.is_none_or(|o| o == *id)) {
             explanation.nodes += 1;
@@ -159,7 +178,12 @@ pub(crate) fn has_overlay(node: &Node) -> bool {
 }
 
 fn parsed(spec: &TaskSpec) -> Vec<(String, Constraint)> {
-    let all = spec.placement.constraints.iter();
+    parsed_constraints(&spec.placement.constraints)
+}
+
+/// Constraints with the text that people are shown; what does not parse was refused at the door.
+pub(crate) fn parsed_constraints(texts: &[String]) -> Vec<(String, Constraint)> {
+    let all = texts.iter();
     all.filter_map(|text| Constraint::parse(text).ok().map(|c| (text.split_whitespace().collect(), c))).collect()
 }
 

@@ -1,6 +1,6 @@
 //! The control plane's calls: services, tasks, nodes, networks that span hosts, and being a member at all.
 
-use crate::{LogChunk, Logs, Result, Stream};
+use crate::{Ask, Error, LogChunk, Logs, Placed, Result, Stream};
 use async_trait::async_trait;
 use muster_model::{
     ClusterId, NetworkId, NodeId, ServiceId, TaskId,
@@ -137,6 +137,20 @@ pub trait Cluster: Send + Sync + 'static {
     async fn task_list(&self, query: TaskQuery) -> Result<Vec<Task>>;
     async fn task_inspect(&self, id: &str) -> Result<Task>;
     async fn task_logs(&self, id: &str, options: Logs) -> Result<Stream<TaskLog>>;
+
+    /// Finds a node for a container of no service, by the rules of services' tasks, and claims its name and room.
+    ///
+    /// # Errors
+    /// `Conflict` when no node suits it, with the reasons filter by filter, or when its name is being taken.
+    async fn place(&self, ask: Ask) -> Result<Placed> {
+        let _ = ask;
+        Err(Error::unimplemented("placing a container"))
+    }
+    /// What became of a claim: the id of the container that was made, or nothing: then its name is free again.
+    async fn settle(&self, claim: u64, container: Option<String>) -> Result<()> {
+        let _ = (claim, container);
+        Err(Error::unimplemented("placing a container"))
+    }
 
     async fn network_create(&self, spec: NetworkSpec) -> Result<Made<NetworkId>>;
     async fn network_list(&self) -> Result<Vec<Network>>;

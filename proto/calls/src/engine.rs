@@ -2,7 +2,7 @@
 
 use crate::{
     Attach, Attached, Commit, Error, EventsQuery, ExecStart, Filters, Future, ListContainers, Listed, LogStream, Logs,
-    PathStat, Pull, RemoveContainer, Result, StopContainer, Stream, WaitCondition,
+    PathStat, Pull, RemoveContainer, Result, StopContainer, Stream, Survey, SurveyQuery, WaitCondition,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -39,6 +39,11 @@ pub trait Engine: Send + Sync + 'static {
     /// Checks credentials against their registry; answers an identity token or an empty text.
     async fn auth(&self, auth: AuthConfig) -> Result<String> {
         refuse!("login")
+    }
+
+    /// Which of these things this engine has, and what its containers hold: asked of every node before one is chosen.
+    async fn survey(&self, query: SurveyQuery) -> Result<Survey> {
+        refuse!("survey of a node")
     }
 
     // --- containers ---

@@ -12,11 +12,13 @@ mod cluster;
 mod engine;
 mod error;
 mod options;
+mod place;
 
 pub use cluster::*;
 pub use engine::*;
 pub use error::{Error, Kind, Result};
 pub use options::*;
+pub use place::*;
 
 /// An owned stream of results, sendable between tasks.
 pub type Stream<T> = futures_core::stream::BoxStream<'static, Result<T>>;

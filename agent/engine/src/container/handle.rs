@@ -2,7 +2,7 @@
 
 use super::actor::Command;
 use crate::record::Record;
-use muster_calls::{Error, Result};
+use muster_calls::{Error, Fit, Found, Result};
 use muster_model::engine::Health;
 use std::{
     collections::BTreeMap,
@@ -147,6 +147,25 @@ impl Containers {
         }
     }
 
+    /// Which container a text fits, and how.
+    pub fn fit(&self, name: &str) -> Option<Found> {
+        let index = self.lock();
+        let plain = name.strip_prefix('/').unwrap_or(name);
+        if index.by_id.contains_key(plain) {
+            return Some(Found { id: plain.to_owned(), fit: Fit::Id });
+        }
+        if let Some(id) = index.names.get(plain) {
+            return Some(Found { id: id.clone(), fit: Fit::Name });
+        }
+        if plain.is_empty() {
+            return None;
+        }
+        let mut fitting = index.by_id.range(plain.to_owned()..).take_while(|(id, _)| id.starts_with(plain));
+        let (id, _) = fitting.next()?;
+        let fit = if fitting.next().is_some() { Fit::Several } else { Fit::Prefix };
+        Some(Found { id: id.clone(), fit })
+    }
+
     /// Every container, newest first.
     pub fn all(&self) -> Vec<Arc<Handle>> {
         let mut all: Vec<(_, Arc<Handle>)> =
@@ -179,6 +198,22 @@ mod tests {
         assert_eq!(containers.find("aa").expect_err("two").message, "multiple IDs found with provided prefix: aa");
         assert_eq!(containers.find("nope").expect_err("none").message, "No such container: nope");
         assert_eq!(containers.find("").expect_err("none").kind, muster_calls::Kind::NotFound);
+    }
+
+    #[test]
+    fn how_a_text_fits_is_told() {
+        let containers = Containers::default();
+        let (a, b) = ("aa11".repeat(16), "aa22".repeat(16));
+        for id in [&a, &b] {
+            containers.insert(handle(id));
+        }
+        containers.reserve("web", &a).expect("free");
+        let fit = |name: &str| containers.fit(name).map(|f| (f.id, f.fit));
+        assert_eq!(fit("web"), Some((a.clone(), Fit::Name)));
+        assert_eq!(fit(&b), Some((b.clone(), Fit::Id)));
+        assert_eq!(fit("aa2"), Some((b.clone(), Fit::Prefix)));
+        assert_eq!(fit("aa").map(|f| f.1), Some(Fit::Several));
+        assert_eq!((fit("nope"), fit("")), (None, None));
     }
 
     #[test]

@@ -56,6 +56,7 @@ impl Shared {
             containers,
             volumes: self.volumes.usage(&self.containers).await?,
             build_cache: Vec::new(),
+            warnings: Vec::new(),
         })
     }
 }

@@ -115,6 +115,10 @@ impl Volumes {
         self.inner.lock().unwrap_or_else(|e| e.into_inner())
     }
 
+    pub fn exists(&self, name: &str) -> bool {
+        self.lock().by_name.contains_key(name)
+    }
+
     /// Where a volume's files are on the host.
     pub fn mountpoint(&self, name: &str) -> PathBuf {
         self.folder.join(name).join(DATA)

@@ -224,5 +224,8 @@ document! {
         pub caches_deleted: Option<Vec<String>>,
         /// Bytes.
         pub space_reclaimed: u64,
+        /// What the user should know; no field of Docker's.
+        #[serde(skip_serializing_if = "is_zero")]
+        pub warnings: Vec<String>,
     }
 }

@@ -291,3 +291,33 @@ document! {
         pub options: Vec<Vec<String>>,
     }
 }
+
+impl Resources {
+    /// What a host must have free for it, in billionths of a CPU: its limit, since nothing in Docker's API reserves CPUs.
+    pub fn reserved_nano_cpus(&self) -> u64 {
+        match (self.nano_cpus, self.cpu_quota, self.cpu_period) {
+            (nano, ..) if nano > 0 => nano.unsigned_abs(),
+            // The kernel's period is 100 ms where none is given (cfs_period_us).
+            (_, quota, period) if quota > 0 => {
+                let period = if period > 0 { period } else { 100_000 };
+                (quota.unsigned_abs().saturating_mul(1_000_000_000)) / period.unsigned_abs()
+            }
+            _ => 0,
+        }
+    }
+
+    /// What a host must have free for it, in bytes: what it reserves, else its limit.
+    pub fn reserved_memory_bytes(&self) -> u64 {
+        let given = if self.memory_reservation > 0 { self.memory_reservation } else { self.memory };
+        u64::try_from(given).unwrap_or(0)
+    }
+}
+
+impl HostConfig {
+    /// Ports (`80/tcp`) that are published at a host port that the user chose: those that only one container can have.
+    pub fn fixed_ports(&self) -> impl Iterator<Item = (&str, u16)> {
+        let bindings =
+            self.port_bindings.iter().flat_map(|(port, b)| b.iter().flatten().map(move |b| (port.as_str(), b)));
+        bindings.filter_map(|(port, b)| Some((port, b.host_port.parse().ok().filter(|p| *p != 0)?)))
+    }
+}

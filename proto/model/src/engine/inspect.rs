@@ -44,6 +44,21 @@ document! {
         pub mounts: Vec<MountPoint>,
         pub config: ContainerConfig,
         pub network_settings: NetworkSettings,
+        /// Only where the whole cluster is asked, as Docker's classic Swarm did.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub node: Option<ContainerNode>,
+    }
+
+    /// The node that a container is on.
+    #[serde(rename_all = "PascalCase")]
+    pub struct ContainerNode {
+        #[serde(rename = "ID")]
+        pub id: String,
+        pub name: String,
+        #[serde(rename = "IP")]
+        pub ip: String,
+        /// Where its API is reached: HOST:PORT.
+        pub addr: String,
     }
 
     /// How healthy a container is. API object `Health`.

@@ -271,6 +271,9 @@ document! {
         pub containers: Vec<ContainerSummary>,
         pub volumes: Vec<Volume>,
         pub build_cache: Vec<BuildCache>,
+        /// What the user should know; no field of Docker's.
+        #[serde(skip_serializing_if = "is_zero")]
+        pub warnings: Vec<String>,
     }
 
     /// A record of the build cache. API object `BuildCache`.

@@ -1,0 +1,274 @@
+//! What is new: a node is found by the scheduler, the image is brought there, and the name is the container's alone in the
+//! whole cluster.
+//!
+//! One round of questions to all nodes says who has the name, the volumes, the networks and the image, and what room is
+//! left; the leader picks by the filters of services' tasks and keeps name and room meanwhile (`muster_controller`).
+
+use super::{
+    WholeEngine,
+    demand::{Demand, is_predefined, on_node, split_node},
+    find::meant,
+};
+use crate::directory::Place;
+use muster_calls::*;
+use muster_model::{
+    NodeId,
+    engine::{ContainerCreateBody, ContainerCreated, Volume, VolumeCreate},
+};
+use std::collections::BTreeSet;
+
+/// What the nodes answered, with what an away node takes from the answer.
+struct Round {
+    answers: Vec<(Place, Survey)>,
+    unreached: Vec<Unreached>,
+}
+
+impl Round {
+    fn nodes(&self, has: impl Fn(&Survey) -> bool) -> BTreeSet<NodeId> {
+        self.answers.iter().filter(|(_, s)| has(s)).map(|(p, _)| p.id).collect()
+    }
+
+    /// The node of a container that others refer to.
+    fn container(&self, name: &str) -> Result<NodeId> {
+        let answers = self.answers.iter().map(|(p, s)| (p.id, p.hostname.as_str(), s));
+        meant(name, answers, &self.unreached).map(|(node, _)| node)
+    }
+
+    /// # Errors
+    /// `Conflict`, in Docker's words, when a container of any node has the name.
+    fn name_is_free(&self, name: &str, but: Option<&str>) -> Result<()> {
+        let owner = self.answers.iter().find_map(|(place, s)| {
+            let found = s.containers.get(name).filter(|f| f.fit == Fit::Name && Some(f.id.as_str()) != but)?;
+            Some((place, found))
+        });
+        let Some((place, found)) = owner else { return Ok(()) };
+        Err(Error::conflict(format!(
+            "Conflict. The container name \"/{name}\" is already in use by container \"{}\" on node {}. You have to remove (or rename) that container to be able to reuse that name.",
+            found.id, place.hostname
+        )))
+    }
+}
+
+/// A claim that comes to nothing unless it is settled: its maker may be cut off at any moment.
+struct Claim {
+    whole: WholeEngine,
+    id: Option<u64>,
+}
+
+impl Claim {
+    async fn settle(mut self, container: Option<String>) {
+        if let Some(id) = self.id.take() {
+            tell(&self.whole, id, container).await;
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            let whole = self.whole.clone();
+            // Bounded by the call's own timeout; without it the claim runs out by itself.
+            tokio::spawn(async move { tell(&whole, id, None).await });
+        }
+    }
+}
+
+async fn tell(whole: &WholeEngine, claim: u64, container: Option<String>) {
+    if let Err(error) = whole.cluster().settle(claim, container).await {
+        tracing::debug!(%error, "the leader was not told what became of a claim: it runs out by itself");
+    }
+}
+
+impl WholeEngine {
+    async fn round(&self, query: SurveyQuery) -> Result<Round> {
+        let (answers, unreached) = self.survey_all(query).await?;
+        Ok(Round { answers, unreached })
+    }
+
+    pub(super) async fn create(
+        &self,
+        name: Option<String>,
+        platform: String,
+        mut body: ContainerCreateBody,
+    ) -> Result<ContainerCreated> {
+        let mut demand = Demand::take(name, &platform, &mut body)?;
+        if self.member()?.is_none() {
+            return self.create_alone(demand, platform, body).await;
+        }
+        let mut copied = false;
+        loop {
+            let round = self.round(demand.query()).await?;
+            if let Some(name) = &demand.name {
+                round.name_is_free(name, None)?;
+            }
+            let placed = self.cluster().place(self.ask_for(&demand, &round).await?).await?;
+            let claim = Claim { whole: self.clone(), id: Some(placed.claim) };
+            let place = self.place(placed.node)?;
+            let has_image = |node: NodeId| round.answers.iter().any(|(p, s)| p.id == node && s.image.is_some());
+            if !has_image(place.id) {
+                claim.settle(None).await;
+                let source = round.answers.iter().find(|(_, s)| s.image.is_some()).map(|(p, _)| p);
+                if copied || !self.copied(&demand.image, source, &place).await {
+                    self.host.wanted.put(&demand.image, place.id);
+                    return Err(Error::not_found(format!("No such image: {}", demand.image)));
+                }
+                // Where it was brought, it is to be used: the next round may find the loads a little different.
+                copied = true;
+                demand.preferred.push(on_node(&place.id.to_string()));
+                continue;
+            }
+            return self.create_at(&place, claim, demand, platform, body, &round).await;
+        }
+    }
+
+    async fn create_at(
+        &self,
+        place: &Place,
+        claim: Claim,
+        demand: Demand,
+        platform: String,
+        body: ContainerCreateBody,
+        round: &Round,
+    ) -> Result<ContainerCreated> {
+        let named = demand.name.is_some();
+        let mut created = match place.engine.container_create(demand.name, platform, body).await {
+            Ok(created) => created,
+            Err(e) => {
+                claim.settle(None).await;
+                return Err(e);
+            }
+        };
+        claim.settle(Some(created.id.clone())).await;
+        self.host.whereabouts.remember(&created.id, place.id);
+        if named {
+            let away = round.unreached.iter();
+            created.warnings.extend(away.map(|u| {
+                format!(
+                    "node {} did not answer ({}): whether it has a container of this name is not known",
+                    u.node, u.reason
+                )
+            }));
+        }
+        Ok(created)
+    }
+
+    /// One host outside of any cluster is where everything goes.
+    async fn create_alone(
+        &self,
+        demand: Demand,
+        platform: String,
+        body: ContainerCreateBody,
+    ) -> Result<ContainerCreated> {
+        let here = on_node(&self.host.config.hostname);
+        let arch = |c: &String| c.starts_with("node.platform.");
+        if let Some(other) = demand.constraints.iter().find(|c| **c != here && !arch(c)) {
+            return Err(Error::conflict(format!("no suitable node (constraint {other}: this host is in no cluster)")));
+        }
+        self.here().engine.container_create(demand.name, platform, body).await
+    }
+
+    /// Brings an image over, if it is anywhere. What cannot be copied may still be pulled.
+    async fn copied(&self, image: &str, source: Option<&Place>, to: &Place) -> bool {
+        let Some(source) = source else { return false };
+        match self.copy_image(image, source, to).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(image, from = %source.hostname, to = %to.hostname, %error, "an image could not be copied");
+                false
+            }
+        }
+    }
+
+    /// What the leader is asked, from what the container wants and the nodes have.
+    async fn ask_for(&self, demand: &Demand, round: &Round) -> Result<Ask> {
+        let mut ask = Ask {
+            name: demand.name.clone(),
+            constraints: demand.constraints.clone(),
+            preferred: demand.preferred.clone(),
+            nano_cpus: demand.nano_cpus,
+            memory_bytes: demand.memory_bytes,
+            ports: demand.ports.clone(),
+            loads: round.answers.iter().map(|(p, s)| (p.id, s.load.clone())).collect(),
+            ..Ask::default()
+        };
+        for neighbour in &demand.containers {
+            let node = round.container(&neighbour.name)?;
+            match (neighbour.must, neighbour.beside) {
+                (true, true) => {
+                    ask.beside.push(Beside { what: format!("container {}", neighbour.name), nodes: [node].into() })
+                }
+                (true, false) => ask.constraints.push(format!("node.id!={node}")),
+                (false, true) => ask.preferred.push(format!("node.id=={node}")),
+                (false, false) => ask.preferred.push(format!("node.id!={node}")),
+            }
+        }
+        for volume in &demand.volumes {
+            let nodes = round.nodes(|s| s.volumes.contains(volume));
+            // One that is nowhere is made where the container goes.
+            if !nodes.is_empty() {
+                ask.beside.push(Beside { what: format!("volume {volume}"), nodes });
+            }
+        }
+        for network in demand.networks.iter().filter(|n| !is_predefined(n)) {
+            match self.cluster().network_inspect(network).await {
+                Ok(_) => ask.overlay = true,
+                Err(e) if e.kind == Kind::NotFound => {
+                    let nodes = round.nodes(|s| s.networks.contains_key(network));
+                    if nodes.is_empty() {
+                        return Err(Error::not_found(format!("network {network} not found")));
+                    }
+                    ask.beside.push(Beside { what: format!("network {network}"), nodes });
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(ask)
+    }
+
+    /// A new name is the container's alone in the whole cluster.
+    pub(super) async fn rename(&self, name: &str, to: &str) -> Result<()> {
+        let (place, name) = self.container(name).await?;
+        let (node, to) = split_node(to);
+        if let Some(node) = node
+            && self.node(node)?.id != place.id
+        {
+            return Err(Error::invalid(format!(
+                "a container stays on its node: it is on {}, and cannot be renamed to {node}/{to}",
+                place.hostname
+            )));
+        }
+        let wanted = [to.to_owned(), name.to_owned()];
+        let round = self.round(SurveyQuery { containers: wanted.into(), ..SurveyQuery::default() }).await?;
+        let own = round.answers.iter().find(|(p, _)| p.id == place.id).and_then(|(_, s)| s.containers.get(name));
+        round.name_is_free(to, own.map(|f| f.id.as_str()))?;
+        place.engine.container_rename(name, to.to_owned()).await
+    }
+
+    /// On the node that `NODE/NAME` or a label says, where it is already, or where a container would go.
+    pub(super) async fn create_volume(&self, mut volume: VolumeCreate) -> Result<Volume> {
+        let (node, name) = split_node(&volume.name);
+        let (node, name) = (node.map(str::to_owned), name.to_owned());
+        volume.name.clone_from(&name);
+        let place = match (node.or_else(|| volume.labels.get("muster.node").cloned()), self.member()?) {
+            (Some(node), _) => self.node(&node)?,
+            (None, None) => self.here(),
+            (None, Some(_)) => self.home_of_volume(&name).await?,
+        };
+        let mut made = place.engine.volume_create(volume).await?;
+        super::lists::label(&mut made.labels, &place);
+        Ok(made)
+    }
+
+    async fn home_of_volume(&self, name: &str) -> Result<Place> {
+        let volumes = Some(name).filter(|n| !n.is_empty()).map(str::to_owned);
+        let query = SurveyQuery { volumes: volumes.into_iter().collect(), load: true, ..SurveyQuery::default() };
+        let round = self.round(query).await?;
+        if let Some((place, _)) = round.answers.iter().find(|(_, s)| s.volumes.contains(name)) {
+            return Ok(place.clone());
+        }
+        let loads = round.answers.iter().map(|(p, s)| (p.id, s.load.clone())).collect();
+        let placed = self.cluster().place(Ask { loads, ..Ask::default() }).await?;
+        Claim { whole: self.clone(), id: Some(placed.claim) }.settle(None).await;
+        self.place(placed.node)
+    }
+}

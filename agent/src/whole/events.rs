@@ -1,0 +1,214 @@
+//! Events of all nodes in one stream.
+//!
+//! Each event says its node: `node.name` and `node.id` among the actor's attributes. A node that goes away does not end the
+//! stream: an event of type `node` says so, and another when it is back; what happened meanwhile follows out of its ring.
+//! Nodes that join later are taken in.
+
+use super::{WholeEngine, warnings};
+use crate::directory::Place;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use muster_calls::*;
+use muster_model::{
+    NodeId, Timestamp,
+    engine::{EventActor, EventMessage, Filters, Strings},
+};
+use std::{collections::BTreeSet, time::Duration};
+use tokio::sync::mpsc;
+
+/// Events that wait for a slow listener before the nodes' streams are left unread; then back-pressure reaches the nodes.
+const WAITING: usize = 64;
+/// Between two attempts at a node that is away.
+const AGAIN: Duration = Duration::from_secs(2);
+
+impl WholeEngine {
+    pub(super) fn events_of_all(&self, mut query: EventsQuery) -> Result<Stream<EventMessage>> {
+        let only = query.filters.0.remove("node").unwrap_or_default();
+        query.filters.allow(KEYS).map_err(|e| Error::invalid(e.to_string()))?;
+        self.places()?;
+        let (events, heard) = mpsc::channel(WAITING);
+        let gatherer = Gatherer { whole: self.clone(), query, only, events };
+        // Ends when nobody listens any more, and with the daemon.
+        let task = AbortOnDrop(tokio::spawn(gatherer.run()));
+        let stream = tokio_stream::wrappers::ReceiverStream::new(heard);
+        Ok(stream
+            .map(move |event| {
+                let _owned = &task;
+                event
+            })
+            .boxed())
+    }
+}
+
+/// Filters of events, as the engines know them.
+const KEYS: &[&str] = &[
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
+];
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct Gatherer {
+    whole: WholeEngine,
+    query: EventsQuery,
+    /// Names or ids of the nodes that are listened to; empty: all.
+    only: BTreeSet<String>,
+    events: mpsc::Sender<Result<EventMessage>>,
+}
+
+impl Gatherer {
+    async fn run(self) {
+        let mut listening: BTreeSet<NodeId> = BTreeSet::new();
+        let mut nodes = FuturesUnordered::new();
+        let mut changed = self.whole.host.member().map(|m| m.directory().watch());
+        // Nodes that are there from the start answer `since`; those that come later only tell what is new.
+        let mut query = self.query.clone();
+        loop {
+            let places = self.whole.places().unwrap_or_default();
+            for place in places.into_iter().filter(|p| self.wants(p) && listening.insert(p.id)) {
+                nodes.push(self.listen(place, query.clone()));
+            }
+            query.since = Timestamp::ZERO;
+            tokio::select! {
+                ended = nodes.next() => match ended {
+                    Some(Ended::Until) if nodes.is_empty() => return,
+                    Some(Ended::Until) => {}
+                    // Taken in anew if it joins once more.
+                    Some(Ended::Gone(id)) => drop(listening.remove(&id)),
+                    Some(Ended::Deaf) | None => return,
+                },
+                () = next_change(&mut changed) => {}
+            }
+        }
+    }
+
+    fn wants(&self, place: &Place) -> bool {
+        self.only.is_empty() || self.only.contains(&place.hostname) || self.only.contains(&place.id.to_string())
+    }
+
+    /// Passes one node's events on until the query's end, the node's leaving the cluster, or the listener's going.
+    async fn listen(&self, place: Place, mut query: EventsQuery) -> Ended {
+        let mut away = false;
+        loop {
+            let (_, answer) = {
+                let query = query.clone();
+                self.whole.ask(place.clone(), move |e| {
+                    let query = query.clone();
+                    async move { e.events(query).await }
+                })
+            }
+            .await;
+            let why = match answer {
+                Ok(mut stream) => {
+                    if away && self.tell(&place, "reconnect", "").await.is_err() {
+                        return Ended::Deaf;
+                    }
+                    away = false;
+                    loop {
+                        match stream.next().await {
+                            None => return Ended::Until,
+                            Some(Err(e)) => break e.message,
+                            Some(Ok(event)) => {
+                                query.since = Timestamp(event.time_nano + 1);
+                                if self.events.send(Ok(of_node(event, &place))).await.is_err() {
+                                    return Ended::Deaf;
+                                }
+                            }
+                        }
+                    }
+                }
+                Err(e) if e.kind == Kind::Invalid => {
+                    let _ = self.events.send(Err(e)).await; // Who went needs no answer.
+                    return Ended::Deaf;
+                }
+                Err(e) => e.message,
+            };
+            if !away && self.tell(&place, "disconnect", &why).await.is_err() {
+                return Ended::Deaf;
+            }
+            away = true;
+            if query.since.is_zero() {
+                query.since = muster_mtls::now();
+            }
+            tokio::time::sleep(AGAIN).await;
+            if self.whole.place(place.id).is_err() {
+                return Ended::Gone(place.id);
+            }
+            if !query.until.is_zero() && muster_mtls::now() >= query.until {
+                return Ended::Until;
+            }
+        }
+    }
+
+    /// Says that a node went or came back, unless such events are filtered out.
+    async fn tell(&self, place: &Place, action: &str, why: &str) -> Result<(), ()> {
+        let asked = |f: &Filters| f.matches_exactly("type", "node") && f.matches_exactly("event", action);
+        if !asked(&self.query.filters) || !only_kinds(&self.query.filters) {
+            return Ok(());
+        }
+        let now = muster_mtls::now();
+        let mut attributes = Strings::from([("name".to_owned(), place.hostname.clone())]);
+        if !why.is_empty() {
+            let away = Unreached { node: place.hostname.clone(), reason: why.to_owned() };
+            attributes.extend(warnings(vec![away]).map(|text| ("reason".to_owned(), text)));
+        }
+        let event = EventMessage {
+            kind: "node".to_owned(),
+            action: action.to_owned(),
+            actor: EventActor { id: place.id.to_string(), attributes },
+            scope: "swarm".to_owned(),
+            time: now.as_secs(),
+            time_nano: now.0,
+            ..EventMessage::default()
+        };
+        self.events.send(Ok(of_node(event, place))).await.map_err(drop)
+    }
+}
+
+/// Why a node is listened to no more.
+enum Ended {
+    /// The query's end came.
+    Until,
+    /// It left the cluster.
+    Gone(NodeId),
+    /// Nobody listens to us.
+    Deaf,
+}
+
+/// Whether a filter asks for kinds of events alone, and not for one object's.
+fn only_kinds(filters: &Filters) -> bool {
+    filters.0.keys().all(|key| matches!(key.as_str(), "type" | "event" | "scope"))
+}
+
+fn of_node(mut event: EventMessage, place: &Place) -> EventMessage {
+    event.actor.attributes.insert("node.name".to_owned(), place.hostname.clone());
+    event.actor.attributes.insert("node.id".to_owned(), place.id.to_string());
+    event
+}
+
+async fn next_change(changed: &mut Option<tokio::sync::watch::Receiver<()>>) {
+    match changed {
+        Some(rx) => {
+            if rx.changed().await.is_err() {
+                *changed = None;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,228 @@
+//! Images: copies of each other on as many nodes as need them.
+//!
+//! A pull that a container waits for (its creation was refused with "no such image") goes to the node that the container
+//! was to run on; any other goes to every node that takes new work. Tags and removals reach every copy. What is loaded,
+//! imported or committed is on one node; a container that is placed elsewhere has it copied over (see `create.rs`).
+
+use super::WholeEngine;
+use crate::directory::Place;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use muster_calls::*;
+use muster_image::Reference;
+use muster_model::{
+    NodeId,
+    cluster::NodeState,
+    engine::{ImageDeleteItem, ProgressLine},
+    spec::Availability,
+};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How long after a refused creation its client may begin to pull.
+const WANTED_FOR: Duration = Duration::from_secs(120);
+/// Refused creations that are remembered; the oldest go first.
+const WANTED: usize = 256;
+
+/// Images that containers wait for, and the node each waits on.
+#[derive(Default)]
+pub struct Wanted(Mutex<Vec<(String, NodeId, Instant)>>);
+
+impl Wanted {
+    pub(super) fn put(&self, image: &str, node: NodeId) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() == WANTED {
+            all.remove(0);
+        }
+        all.push((canonical(image), node, Instant::now()));
+    }
+
+    /// The nodes that wait for it. They do so no more: whoever pulls takes over.
+    fn take(&self, image: &str) -> BTreeSet<NodeId> {
+        let image = canonical(image);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(.., at)| at.elapsed() < WANTED_FOR);
+        all.extract_if(.., |(i, ..)| *i == image).map(|(_, node, _)| node).collect()
+    }
+}
+
+/// One text for all ways to write a name.
+fn canonical(image: &str) -> String {
+    Reference::parse(image).map_or_else(|_| image.to_owned(), |r| r.canonical())
+}
+
+impl WholeEngine {
+    pub(super) async fn pull(&self, pull: Pull) -> Result<Stream<ProgressLine>> {
+        let wanted = self.host.wanted.take(&pull.reference);
+        let mut places = self.places()?;
+        match wanted.is_empty() {
+            true => places = self.working(places).await?,
+            false => places.retain(|p| wanted.contains(&p.id)),
+        }
+        let starts = places.into_iter().map(|place| {
+            let pull = pull.clone();
+            async move {
+                let started = place.engine.image_pull(pull).await;
+                (place, started)
+            }
+        });
+        let (mut streams, mut away) = (Vec::new(), Vec::new());
+        let mut started = futures_util::future::join_all(starts).await;
+        let single = started.len() == 1;
+        if started.iter().all(|(_, s)| s.is_err())
+            && let Some((_, Err(e))) = started.pop()
+        {
+            return Err(e);
+        }
+        for (place, started) in started {
+            match started {
+                Ok(lines) if single => return Ok(lines),
+                Ok(lines) => streams.push(of_node(place.hostname, lines)),
+                Err(e) if e.kind == Kind::Unavailable => away.push(away_line(&place, &e)),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(without_repeats(stream::iter(away).chain(stream::select_all(streams)).boxed()))
+    }
+
+    /// Those of the nodes that take new work.
+    async fn working(&self, mut places: Vec<Place>) -> Result<Vec<Place>> {
+        if self.member()?.is_none() {
+            return Ok(places);
+        }
+        let nodes = self.cluster().node_list().await?;
+        let works = |id: NodeId| {
+            let node = nodes.iter().map(|n| &n.node).find(|n| n.id == id);
+            node.is_some_and(|n| n.status.state == NodeState::Ready && n.spec.availability == Availability::Active)
+        };
+        places.retain(|p| works(p.id));
+        match places.is_empty() {
+            true => Err(Error::conflict("no node of the cluster is ready and active: there is nowhere to pull to")),
+            false => Ok(places),
+        }
+    }
+
+    pub(super) async fn tag(&self, name: &str, repo: &str, tag: &str) -> Result<()> {
+        for place in self.with_image(name).await? {
+            place.engine.image_tag(name, repo.to_owned(), tag.to_owned()).await?;
+        }
+        Ok(())
+    }
+
+    /// Every copy goes. One that is in use stays, and is the call's error; others may be gone by then.
+    pub(super) async fn remove_image(&self, name: &str, force: bool, no_prune: bool) -> Result<Vec<ImageDeleteItem>> {
+        let places = self.with_image(name).await?;
+        let several = places.len() > 1;
+        let removals = places.into_iter().map(|place| async move {
+            let removed = place.engine.image_remove(name, force, no_prune).await;
+            removed.map_err(|e| match several {
+                true => Error::new(e.kind, format!("node {}: {}", place.hostname, e.message)),
+                false => e,
+            })
+        });
+        let mut items: Vec<ImageDeleteItem> = Vec::new();
+        for removed in futures_util::future::join_all(removals).await {
+            for item in removed? {
+                if !items.contains(&item) {
+                    items.push(item);
+                }
+            }
+        }
+        Ok(items)
+    }
+
+    /// From a node that has all of them, this one before others.
+    pub(super) async fn save(&self, names: Vec<String>) -> Result<Stream<Bytes>> {
+        let mut having: Option<Vec<Place>> = None;
+        for name in &names {
+            let these = self.with_image(name).await?;
+            having = Some(match having {
+                None => these,
+                Some(before) => before.into_iter().filter(|p| these.iter().any(|t| t.id == p.id)).collect(),
+            });
+        }
+        match having.and_then(|places| places.into_iter().next()) {
+            Some(place) => place.engine.image_save(names).await,
+            None => Err(Error::conflict(format!(
+                "no node has all of the images {}: pull them first, or save them one by one",
+                names.join(", ")
+            ))),
+        }
+    }
+
+    /// Copies an image from one node to another. Nothing is kept on the way but what is in flight.
+    pub(super) async fn copy_image(&self, name: &str, from: &Place, to: &Place) -> Result<()> {
+        tracing::info!(image = name, from = %from.hostname, to = %to.hostname, "copying an image to where it is needed");
+        let tar = from.engine.image_save(vec![name.to_owned()]).await?;
+        let mut lines = to.engine.image_load(tar, true).await?;
+        while let Some(line) = lines.next().await {
+            let line = line?;
+            if !line.error.is_empty() {
+                return Err(Error::internal(line.error));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn away_line(place: &Place, e: &Error) -> Result<ProgressLine> {
+    Ok(ProgressLine::status(format!("node {} did not answer: {e}", place.hostname)))
+}
+
+/// The progress of one node among others': layers of the same id move at different speeds.
+fn of_node(host: String, lines: Stream<ProgressLine>) -> Stream<ProgressLine> {
+    let host: Arc<str> = host.into();
+    lines
+        .map(move |line| match line {
+            Ok(mut line) => {
+                if !line.error.is_empty() {
+                    return Ok(ProgressLine::error(format!("node {host}: {}", line.error)));
+                }
+                if !line.id.is_empty() {
+                    line.id = format!("{host}/{}", line.id);
+                }
+                Ok(line)
+            }
+            Err(e) => Err(Error::new(e.kind, format!("node {host}: {}", e.message))),
+        })
+        .boxed()
+}
+
+/// What every node says alike (the digest, the end) is said once.
+fn without_repeats(lines: Stream<ProgressLine>) -> Stream<ProgressLine> {
+    let mut said = BTreeSet::new();
+    let new = move |line: &Result<ProgressLine>| match line {
+        Ok(l) if l.id.is_empty() && !l.status.is_empty() => said.insert(l.status.clone()),
+        _ => true,
+    };
+    let mut new = new;
+    lines.filter(move |line| std::future::ready(new(line))).boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wanted_image_is_found_however_it_is_written_and_once() {
+        let wanted = Wanted::default();
+        wanted.put("busybox", NodeId::from_u128(2));
+        wanted.put("other:1", NodeId::from_u128(3));
+        assert_eq!(wanted.take("docker.io/library/busybox:latest"), [NodeId::from_u128(2)].into());
+        assert!(wanted.take("busybox").is_empty());
+    }
+
+    #[tokio::test]
+    async fn lines_of_many_nodes_say_whose_they_are_and_the_end_once() {
+        let of = |host: &str| {
+            let lines = [ProgressLine::about("ab", "Download complete", 0, 0), ProgressLine::status("Digest: x")];
+            of_node(host.to_owned(), stream::iter(lines.map(Ok)).boxed())
+        };
+        let all: Vec<_> = without_repeats(of("h1").chain(of("h2")).boxed()).map(|l| l.expect("line")).collect().await;
+        let said: Vec<_> = all.iter().map(|l| format!("{} {}", l.id, l.status)).collect();
+        assert_eq!(said, ["h1/ab Download complete", " Digest: x", "h2/ab Download complete"]);
+    }
+}
