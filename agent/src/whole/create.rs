@@ -31,7 +31,12 @@ impl Round {
     /// The node of a container that others refer to.
     fn container(&self, name: &str) -> Result<NodeId> {
         let answers = self.answers.iter().map(|(p, s)| (p.id, p.hostname.as_str(), s));
-        meant(name, answers, &self.unreached).map(|(node, _)| node)
+        match meant(name, answers, &self.unreached) {
+            Ok((node, _)) => Ok(node),
+            // Clients take "not found" for the image and pull it.
+            Err(e) if e.kind == Kind::NotFound => Err(Error::conflict(e.message)),
+            Err(e) => Err(e),
+        }
     }
 
     /// # Errors
@@ -215,7 +220,8 @@ impl WholeEngine {
                 Err(e) if e.kind == Kind::NotFound => {
                     let nodes = round.nodes(|s| s.networks.contains_key(network));
                     if nodes.is_empty() {
-                        return Err(Error::not_found(format!("network {network} not found")));
+                        // No "not found": clients take that for the image and pull it.
+                        return Err(Error::conflict(format!("network {network} not found")));
                     }
                     ask.beside.push(Beside { what: format!("network {network}"), nodes });
                 }
