@@ -157,7 +157,7 @@ impl WholeEngine {
     pub(super) async fn copy_image(&self, name: &str, from: &Place, to: &Place) -> Result<()> {
         tracing::info!(image = name, from = %from.hostname, to = %to.hostname, "copying an image to where it is needed");
         let tar = from.engine.image_save(vec![name.to_owned()]).await?;
-        let mut lines = to.engine.image_load(tar, true).await?;
+        let mut lines = to.engine.image_load(tar, true, String::new()).await?;
         while let Some(line) = lines.next().await {
             let line = line?;
             if !line.error.is_empty() {

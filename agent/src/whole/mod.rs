@@ -293,8 +293,16 @@ routed! { {
             self.save(names).await
         }
 
-        async fn image_load(&self, tar: Stream<Bytes>, quiet: bool) -> Result<Stream<ProgressLine>> {
-            self.here().engine.image_load(tar, quiet).await
+        async fn image_load(&self, tar: Stream<Bytes>, quiet: bool, platform: String) -> Result<Stream<ProgressLine>> {
+            self.here().engine.image_load(tar, quiet, platform).await
+        }
+
+        async fn distribution(&self, reference: String, auth: Option<AuthConfig>) -> Result<DistributionInspect> {
+            self.here().engine.distribution(reference, auth).await
+        }
+
+        async fn image_search(&self, term: String, limit: u32, filters: Filters, auth: Option<AuthConfig>) -> Result<Vec<SearchResult>> {
+            self.here().engine.image_search(term, limit, filters, auth).await
         }
 
         async fn image_import(&self, tar: Stream<Bytes>, repo: String, tag: String, message: String, changes: Vec<String>, platform: String) -> Result<Stream<ProgressLine>> {
