@@ -2,7 +2,7 @@
 
 use crate::host::Host;
 use arc_swap::ArcSwap;
-use muster_calls::{Engine, Error, Result};
+use muster_calls::{Engine, Error, Kind, Result};
 use muster_model::{
     NodeId,
     assignment::{Assignment, AssignmentSet, NodeAssignment},
@@ -57,6 +57,14 @@ impl Place {
             ready: true,
             addr: directory.and_then(Directory::my_addr),
             engine: host.engine.clone(),
+        }
+    }
+
+    /// An error of this node: one that is away is named.
+    pub fn blamed(&self, e: Error) -> Error {
+        match e.kind {
+            Kind::Unavailable if !self.here => Error::unavailable(format!("node {}: {}", self.hostname, e.message)),
+            _ => e,
         }
     }
 

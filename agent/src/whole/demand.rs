@@ -137,7 +137,8 @@ impl Demand {
                 labels.insert(label.to_owned(), serde_json::json!(words).to_string());
             }
         }
-        self.constraints.extend(labels.get(NODE).map(|node| on_node(node)));
+        // Empty: as a variable that is not set leaves it.
+        self.constraints.extend(labels.get(NODE).filter(|node| !node.is_empty()).map(|node| on_node(node)));
         Ok(())
     }
 

@@ -173,7 +173,7 @@ macro_rules! routed {
         impl Engine for WholeEngine {
             $($(async fn $m(&self, name: &str, $($a: $t),*) -> Result<$r> {
                 let (place, name) = self.$find(name).await?;
-                place.engine.$m(name, $($a),*).await
+                place.engine.$m(name, $($a),*).await.map_err(|e| place.blamed(e))
             })*)*
             $($rest)*
         }
