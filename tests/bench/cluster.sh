@@ -114,6 +114,21 @@ flows() {
   flow_between "in_host 1" "in_host 2" "$(host_ip 2)"
   under_trip=$trip under_rate=$rate
 }
+# whole_ps: `docker ps` on the cluster endpoint beside that of one host, 100 containers on each of three
+whole_ps() {
+  local h i whole="$W/h1/run/docker-cluster.sock" one
+  one=$(docker_sock 1)
+  for h in 1 2 3; do
+    for i in $(seq 10); do
+      for i in $(seq 10); do D $h run -d "$image" sleep 100000 >/dev/null & done; wait
+    done
+    [ "$(D $h ps -q | wc -l)" -ge 100 ] || die "host $h does not run 100 containers"
+  done
+  read -r whole_cli one_cli < <(m rounds "$n" "docker -H unix://$whole ps" "docker -H unix://$one ps" | awk '{ printf "%s/%s ", $1, $2 }')
+  read -r whole_api one_api < <(m lists "$((n * 4))" "$whole" "$one" | awk '{ printf "%s/%s ", $1, $2 }')
+  for h in 1 2 3; do D $h ps -q | xargs docker -H "unix://$(docker_sock $h)" rm -f >/dev/null || exit 1; done
+}
+
 # story READY: all measurements of one system; the figures go into the array F
 declare -A F
 keep() { F[$S.$1]=$2; echo "$S.$1 $2" >>"$W/figures"; }
@@ -138,6 +153,8 @@ cluster_part() {
   switch_up || exit 1; registry_up; image_put web 1
   muster_up
   for h in 1 2 3; do F[idle$h]=$(daemon_mib $h); done; F[idle4]=$(daemon_mib 4)
+  local whole_cli one_cli whole_api one_api
+  image_everywhere; step "muster: docker ps of three hosts"; whole_ps
   story 4
   all_down || exit 1
   if [ $peer = 1 ]; then
@@ -151,6 +168,8 @@ cluster_part() {
     while read -r h a; do F[$h]=$a; done <"$W/figures"
     all_down || exit 1
   fi
+  row "docker ps on the cluster endpoint, 3 hosts x 100 containers, ms (beside it: the node endpoint, 100 containers)" "${whole_cli/\// / }" "${one_cli/\// / }" "<= 3x"
+  row "the same list over a connection that is open, ms" "${whole_api/\// / }" "${one_api/\// / }" "<= 3x"
   row "idle as the leader of three managers: RSS / PSS, MiB" "${F[idle1]}" "${F[swarm.idle1]:-}" "<= 40"
   row "idle as another of them: RSS / PSS, MiB" "${F[idle2]}" "${F[swarm.idle2]:-}" "<= 40"
   row "idle as a worker: RSS / PSS, MiB" "${F[idle4]}" "" "<= 25"
