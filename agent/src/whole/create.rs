@@ -197,7 +197,11 @@ impl WholeEngine {
             ..Ask::default()
         };
         for neighbour in &demand.containers {
-            let node = round.container(&neighbour.name)?;
+            let node = match round.container(&neighbour.name) {
+                Ok(node) => node,
+                Err(_) if !neighbour.must => continue,
+                Err(e) => return Err(e),
+            };
             match (neighbour.must, neighbour.beside) {
                 (true, true) => {
                     ask.beside.push(Beside { what: format!("container {}", neighbour.name), nodes: [node].into() })

@@ -26,6 +26,8 @@ use std::collections::BTreeSet;
 const CONSTRAINTS: &str = "com.docker.swarm.constraints";
 const AFFINITIES: &str = "com.docker.swarm.affinities";
 const NODE: &str = "muster.node";
+/// Compose's, on a container that takes another's place: that one's id or a name of it.
+const REPLACES: &str = "com.docker.compose.replace";
 
 /// What was read out of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +36,6 @@ pub struct Demand {
     pub name: Option<String>,
     pub constraints: Vec<String>,
     pub preferred: Vec<String>,
-    /// Containers that it must be beside (or, when `false`, away from); the last says whether it must.
     pub containers: Vec<Neighbour>,
     pub volumes: BTreeSet<String>,
     pub networks: BTreeSet<String>,
@@ -97,6 +98,11 @@ impl Demand {
         demand.memory_bytes = host.resources.reserved_memory_bytes();
         let protocol = |port: &str| if port.ends_with("/udp") { Protocol::Udp } else { Protocol::Tcp };
         demand.ports = host.fixed_ports().map(|(port, published)| (protocol(port), published)).collect();
+        if let Some(replaced) = body.config.labels.get(REPLACES) {
+            // It is made while the other still has the ports, and started when that has been stopped.
+            demand.ports.clear();
+            demand.containers.push(Neighbour { name: replaced.clone(), beside: true, must: false });
+        }
         Ok(demand)
     }
 
@@ -342,6 +348,20 @@ mod tests {
         let host = body.host_config;
         assert_eq!((host.network_mode.as_str(), host.pid_mode.as_str()), ("container:a", "container:b"));
         assert_eq!((host.volumes_from, host.links), (vec!["c:ro".to_owned()], vec!["d:db".to_owned()]));
+    }
+
+    #[test]
+    fn what_takes_anothers_place_waits_for_no_port() {
+        let binding = muster_model::engine::PortBinding { host_port: "80".into(), ..Default::default() };
+        let ports = || HostConfig {
+            port_bindings: [("8080/udp".into(), Some(vec![binding.clone()]))].into(),
+            ..HostConfig::default()
+        };
+        let (demand, _) = of(&[], &[], ports()).expect("valid");
+        assert_eq!(demand.ports, [(Protocol::Udp, 80)]);
+        let (demand, _) = of(&[], &[(REPLACES, "shop-web-1")], ports()).expect("valid");
+        assert!(demand.ports.is_empty());
+        assert_eq!(demand.containers, [Neighbour { name: "shop-web-1".into(), beside: true, must: false }]);
     }
 
     #[test]
