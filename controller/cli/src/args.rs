@@ -190,9 +190,12 @@ pub enum Command {
         #[command(flatten)]
         show: Show,
     },
-    /// Pull an image onto this host.
+    /// Pull an image onto every node that takes new work.
     Pull {
         image: String,
+        /// Only onto this one.
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
         #[arg(short, long)]
         quiet: bool,
     },

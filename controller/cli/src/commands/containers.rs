@@ -280,9 +280,10 @@ pub async fn images(host: &Host, show: &Show) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-pub async fn pull(host: &Host, image: &str, quiet: bool) -> anyhow::Result<u8> {
+pub async fn pull(host: &Host, image: &str, node: Option<String>, quiet: bool) -> anyhow::Result<u8> {
     let pull = Pull { reference: image.to_owned(), ..Default::default() };
-    let mut lines = host.engine(Target::Here).image_pull(pull).await?;
+    let engine = host.engine(node.map_or(Target::Cluster, Target::Node));
+    let mut lines = engine.image_pull(pull).await?;
     while let Some(line) = lines.next().await {
         let line = line?;
         if !line.error.is_empty() {

@@ -91,7 +91,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         Command::Rm { force, volumes, containers } => containers::remove(&host, &containers, force, volumes).await,
         Command::Inspect { containers } => containers::inspect(&host, &containers).await,
         Command::Images { show } => containers::images(&host, &show).await,
-        Command::Pull { image, quiet } => containers::pull(&host, &image, quiet).await,
+        Command::Pull { image, node, quiet } => containers::pull(&host, &image, node, quiet).await,
         Command::Trace { id, name, quiet } => trace::run(&host, id, name, quiet).await,
         Command::Context(Context::Create { addr, name }) => create_context(&host, addr, &name).await,
         Command::Context(_) | Command::Completion { .. } => Ok(0),
