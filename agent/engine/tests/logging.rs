@@ -262,11 +262,43 @@ async fn a_driver_without_a_receiver_or_an_option_that_is_unknown_is_refused_at_
         ("gelf", &[], "gelf"),
         ("nonesuch", &[], "nonesuch"),
         ("syslog", &[("syslog-format", "odd")], "odd"),
-        ("json-file", &[("compress", "true")], "compress"),
+        ("json-file", &[("compress", "true")], "max-size"),
     ] {
         let body = logged("true", driver, options);
         let error = engine.container_create(None, String::new(), body).await.expect_err("refused");
         assert!(error.message.contains(named), "{error}");
     }
+    host.finish(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotated_files_are_compressed_and_read_back_whole_also_by_a_follower() {
+    let host = Host::new();
+    let engine = host.open().await;
+    let options = [("max-size", "20k"), ("max-file", "50"), ("compress", "true")];
+    let text = "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); [ $((i % 100)) = 0 ] && sleep 0.05; done";
+    let body = logged(text, "json-file", &options);
+    let id = engine.container_create(Some("zip".into()), String::new(), body).await.expect("created").id;
+    let follow = Logs { stdout: true, stderr: true, follow: true, ..Logs::default() };
+    engine.container_start(&id).await.expect("started");
+    let lines = engine.container_logs(&id, follow).await.expect("logs").lines;
+    let followed: Vec<_> = common::within(lines.map(|l| l.expect("line").data).collect()).await;
+    let wanted: Vec<String> = (0..2000).map(|i| i.to_string()).collect();
+    let mut followed: Vec<String> = followed.iter().map(|l| String::from_utf8_lossy(l).trim().to_owned()).collect();
+    followed.dedup();
+    assert_eq!(followed, wanted);
+    let folder = host.dir.join("data/containers").join(&id);
+    let files =
+        || std::fs::read_dir(&folder).expect("folder").flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    until("all that was rotated is compressed", || async {
+        let plain = files().filter(|n| n.contains("-json.log.") && !n.ends_with(".gz")).count();
+        plain == 0 && files().filter(|n| n.ends_with(".gz")).count() > 2
+    })
+    .await;
+    assert_eq!(logs(&engine, &id).await.lines().map(str::to_owned).collect::<Vec<_>>(), wanted);
+    let tail = Logs { stdout: true, tail: Some(700), ..Logs::default() };
+    let lines = engine.container_logs(&id, tail).await.expect("logs").lines;
+    let lines: Vec<_> = lines.map(|l| l.expect("line").data).collect().await;
+    assert_eq!((lines.len(), &lines[0][..]), (700, &b"1300\n"[..]), "the tail reaches into compressed files");
     host.finish(engine).await;
 }

@@ -90,17 +90,19 @@ pub struct LogConfig {
     pub max_size: Option<u64>,
     /// Number of files kept, the current one included; at least 1.
     pub max_file: u32,
+    /// Compress those that were rotated away: `path.N.gz`.
+    pub compress: bool,
 }
 
 impl LogConfig {
     /// No log.
     pub fn none() -> Self {
-        LogConfig { driver: LogDriver::None, path: PathBuf::new(), max_size: None, max_file: 1 }
+        LogConfig { driver: LogDriver::None, path: PathBuf::new(), max_size: None, max_file: 1, compress: false }
     }
 
     /// One `json-file` log without rotation.
     pub fn json_file(path: impl Into<PathBuf>) -> Self {
-        LogConfig { driver: LogDriver::JsonFile, path: path.into(), max_size: None, max_file: 1 }
+        LogConfig { driver: LogDriver::JsonFile, path: path.into(), max_size: None, max_file: 1, compress: false }
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Options {
     pub log_max_size: Option<u64>,
     /// `--log-max-file`.
     pub log_max_file: u32,
+    /// `--log-compress`: what was rotated away.
+    pub log_compress: bool,
     /// `--oom-file`: has a line `oom_kill N`.
     pub oom_file: Option<PathBuf>,
     /// `--cgroup` (repeated): `cgroup.procs` files to move into.
@@ -61,6 +63,7 @@ pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String>
         match flag.as_str() {
             "--tty" => options.tty = true,
             "--stdin" => options.stdin = true,
+            "--log-compress" => options.log_compress = true,
             _ => {
                 let value = words.next().ok_or_else(|| format!("{flag}: needs a value"))?;
                 options.set(&flag, value)?;
@@ -91,6 +94,7 @@ impl Options {
             log_path: None,
             log_max_size: None,
             log_max_file: 1,
+            log_compress: false,
             oom_file: None,
             cgroups: Vec::new(),
             stall_ms: 10_000,

@@ -7,19 +7,34 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use muster_shim::clock;
 
+use crate::compress::zipped;
+
 /// Bytes gathered before a write.
 const FLUSH: usize = 64 * 1024;
+
+/// When a new file is begun, and what becomes of the old ones.
+#[derive(Debug, Clone, Copy)]
+pub struct Rotation {
+    /// Bytes; none for no bound.
+    pub max_size: Option<u64>,
+    /// Files kept, the current one included; at least 1.
+    pub max_file: u32,
+    /// All but the current one are compressed.
+    pub compress: bool,
+}
 
 /// One container's log.
 pub struct Log {
     path: PathBuf,
     file: File,
     size: u64,
-    max_size: Option<u64>,
-    max_file: u32,
+    rotation: Rotation,
+    /// At work on the file that was rotated away last.
+    compressor: Option<Child>,
     buffer: Vec<u8>,
     /// The file may end within a line: begin with a newline.
     torn: bool,
@@ -29,10 +44,10 @@ pub struct Log {
 
 impl Log {
     /// Opens the log for appending; a line that a crash cut off is ended first.
-    pub fn open(path: &Path, max_size: Option<u64>, max_file: u32) -> io::Result<Log> {
+    pub fn open(path: &Path, rotation: Rotation) -> io::Result<Log> {
         let (file, size, torn) = open(path)?;
-        let (path, max_file) = (path.to_path_buf(), max_file.max(1));
-        Ok(Log { path, file, size, max_size, max_file, buffer: Vec::new(), torn, failing: false })
+        let (path, buffer) = (path.to_path_buf(), Vec::new());
+        Ok(Log { path, file, size, rotation, compressor: None, buffer, torn, failing: false })
     }
 
     /// Opens the file by its name again.
@@ -43,7 +58,7 @@ impl Log {
 
     /// Adds one entry; [`Log::flush`] writes it.
     pub fn entry(&mut self, stderr: bool, line: &[u8], time: &[u8; clock::TEXT_LEN]) {
-        if self.max_size.is_some_and(|max| self.size + self.buffer.len() as u64 >= max) {
+        if self.rotation.max_size.is_some_and(|max| self.size + self.buffer.len() as u64 >= max) {
             self.flush();
             self.rotate();
         }
@@ -83,19 +98,48 @@ impl Log {
     /// Begins a new file: `path.1` becomes `path.2` and so on, oldest first, so that a reader who looks from the newest up
     /// never misses one; nothing is written to the old file after its rename.
     fn rotate(&mut self) {
-        let begun = self.make_room().and_then(|()| self.reopen());
-        if let Err(error) = begun {
-            // The old file goes on; the next try is as many bytes away as a full file.
-            self.complain(error);
-            self.size = 0;
+        // Names must not move under the compressor: a rotation that comes so soon waits for it, and the container with it.
+        if let Some(mut compressor) = self.compressor.take() {
+            let _ = compressor.wait(); // The loop may have reaped it.
+        }
+        match self.make_room().and_then(|()| self.reopen()) {
+            Ok(()) => self.compress(),
+            Err(error) => {
+                // The old file goes on; the next try is as many bytes away as a full file.
+                self.complain(error);
+                self.size = 0;
+            }
         }
     }
 
     fn make_room(&self) -> io::Result<()> {
-        for number in (0..self.max_file - 1).rev() {
-            unless_missing(fs::rename(numbered(&self.path, number), numbered(&self.path, number + 1)))?;
+        let oldest = self.rotation.max_file - 1;
+        let file = |number| numbered(&self.path, number);
+        if oldest == 0 {
+            return unless_missing(fs::remove_file(&self.path));
         }
-        if self.max_file == 1 { unless_missing(fs::remove_file(&self.path)) } else { Ok(()) }
+        // Of each number one form is there; neither may stay beside what takes its place.
+        unless_missing(fs::remove_file(zipped(&file(oldest))))?;
+        if zipped(&file(oldest - 1)).exists() {
+            unless_missing(fs::remove_file(file(oldest)))?;
+        }
+        for number in (0..oldest).rev() {
+            unless_missing(fs::rename(file(number), file(number + 1)))?;
+            unless_missing(fs::rename(zipped(&file(number)), zipped(&file(number + 1))))?;
+        }
+        Ok(())
+    }
+
+    fn compress(&mut self) {
+        if !self.rotation.compress || self.rotation.max_file < 2 {
+            return;
+        }
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("compress").arg(numbered(&self.path, 1)).stdin(Stdio::null()).stdout(Stdio::null());
+        match command.spawn() {
+            Ok(child) => self.compressor = Some(child),
+            Err(error) => self.complain(error),
+        }
     }
 
     fn complain(&mut self, error: io::Error) {

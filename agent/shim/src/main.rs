@@ -9,10 +9,11 @@
 //! If it is itself killed, the container loses its streams; the daemon sees the socket close and kills the container.
 //!
 //! `muster-shim container|exec FLAGS` (see [`args`]), `muster-shim init -- COMMAND`, or under the name `docker-init`:
-//! the init of `--init`. Read first: [`monitor::Monitor`].
+//! the init of `--init`; `muster-shim compress FILE`: see [`compress`]. Read first: [`monitor::Monitor`].
 
 mod args;
 mod client;
+mod compress;
 mod init;
 mod lines;
 mod log;
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
     if name == "docker-init" || words.get(1).is_some_and(|mode| mode == "init") {
         let skip = if name == "docker-init" { 1 } else { 2 };
         return init::run(words.split_off(skip.min(words.len())));
+    }
+    if words.get(1).is_some_and(|mode| mode == "compress") {
+        return compress::run(words.into_iter().nth(2));
     }
     match args::parse(words.into_iter().skip(1)) {
         Ok(options) => start(options),

@@ -19,7 +19,7 @@ use muster_shim::wire::{self, ErrorCode, Phase};
 use crate::args::{Mode, Options};
 use crate::client::{Client, OUT_BOUND};
 use crate::lines::Lines;
-use crate::log::Log;
+use crate::log::{Log, Rotation};
 use crate::stdio::{Far, Streams};
 use crate::sys::{self, Ended};
 
@@ -92,7 +92,12 @@ impl Monitor {
         let listener = listen(&folder, "s").map_err(|error| failed("listen", error))?;
         let console = if options.tty { Some(listen(&folder, "con")) } else { None };
         let console = console.transpose().map_err(|error| failed("listen for the terminal", error))?;
-        let log = options.log_path.as_deref().map(|path| Log::open(path, options.log_max_size, options.log_max_file));
+        let rotation = Rotation {
+            max_size: options.log_max_size,
+            max_file: options.log_max_file.max(1),
+            compress: options.log_compress,
+        };
+        let log = options.log_path.as_deref().map(|path| Log::open(path, rotation));
         let log = log.transpose().map_err(|error| failed("open the log", error))?;
         let (streams, far) = Streams::make(&options).map_err(|error| failed("make the streams", error))?;
         let mut monitor = Monitor {

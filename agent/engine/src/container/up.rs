@@ -133,6 +133,7 @@ fn log_config(shared: &Shared, record: &Record) -> Result<LogConfig, Error> {
         path: shared.log_path(&record.id),
         max_size: wanted.max_size,
         max_file: wanted.max_file,
+        compress: wanted.compress,
     })
 }
 

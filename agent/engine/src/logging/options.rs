@@ -26,6 +26,8 @@ pub(crate) struct Wanted {
     /// Bytes.
     pub max_size: Option<u64>,
     pub max_file: u32,
+    /// What was rotated away is compressed.
+    pub compress: bool,
     /// Whereto it is sent as well.
     pub forward: Option<Forward>,
     /// Bytes that may wait in memory; `None`: the file is the buffer.
@@ -54,6 +56,10 @@ impl Wanted {
             }
             wanted.apply(key, value)?;
         }
+        let asked = config.config.get("compress").is_some_and(|value| value == "true");
+        if asked && (wanted.max_size.is_none() || wanted.max_file < 2) {
+            return Err(Error::invalid("compress cannot be true when max-file is less than 2 or max-size is not set"));
+        }
         if config.config.contains_key("max-buffer-size") && wanted.non_blocking.is_none() {
             return Err(Error::invalid("logger: max-buffer-size option is only supported with mode=non-blocking"));
         }
@@ -72,11 +78,7 @@ impl Wanted {
                 self.max_size = Some(parse_size(value).filter(|n| *n > 0).ok_or_else(bad)?)
             }
             "max-file" | "cache-max-file" => self.max_file = value.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?,
-            "compress" | "cache-compress" => match value {
-                "false" => {}
-                "true" => return Err(Error::unimplemented(format!("log opt {key}=true"))),
-                _ => return Err(bad()),
-            },
+            "compress" | "cache-compress" => self.compress = value.parse().map_err(|_| bad())?,
             "cache-disabled" => self.readable = !value.parse::<bool>().map_err(|_| bad())?,
             "mode" => match value {
                 "blocking" => {}
@@ -94,8 +96,16 @@ impl Wanted {
 
 /// The options a driver knows, and what it asks for without any.
 fn driver(config: &LogConfig) -> Result<(Vec<&'static [&'static str]>, Wanted)> {
-    let file = Wanted { kept: true, readable: true, max_size: None, max_file: 1, forward: None, non_blocking: None };
-    let rotated = Wanted { max_size: Some(LOCAL_MAX_SIZE), max_file: LOCAL_MAX_FILE, ..file.clone() };
+    let file = Wanted {
+        kept: true,
+        readable: true,
+        max_size: None,
+        max_file: 1,
+        compress: false,
+        forward: None,
+        non_blocking: None,
+    };
+    let rotated = Wanted { max_size: Some(LOCAL_MAX_SIZE), max_file: LOCAL_MAX_FILE, compress: true, ..file.clone() };
     let sent = |forward| Wanted { forward: Some(forward), ..rotated.clone() };
     Ok(match config.kind.as_str() {
         "" | "json-file" => (vec![FILE, ATTRIBUTES, MODE], file),
@@ -169,7 +179,7 @@ mod tests {
             ("json-file", "max-size", "x"),
             ("json-file", "max-file", "0"),
             ("json-file", "bogus", "1"),
-            ("json-file", "compress", "true"),
+            ("json-file", "compress", "maybe"),
             ("json-file", "env-regex", "("),
             ("json-file", "tag", "{{.Nonesuch}}"),
             ("json-file", "max-buffer-size", "1m"),

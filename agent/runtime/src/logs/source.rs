@@ -7,6 +7,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+
 use super::ReadOptions;
 use super::entry::{Entry, Stream};
 
@@ -34,6 +36,10 @@ pub(super) struct Source {
     current: Option<File>,
     /// The begin of a line whose end has not been written yet.
     pending: Vec<u8>,
+    /// Of the last entry that was met.
+    last_ns: i64,
+    /// Entries before this time were met in a file that has been compressed since.
+    met_until_ns: i64,
 }
 
 impl Source {
@@ -45,7 +51,15 @@ impl Source {
         }
         let mut queue: VecDeque<File> = files.into();
         let current = queue.pop_front();
-        Ok(Source { path: path.to_path_buf(), options, queue, current, pending: Vec::new() })
+        Ok(Source {
+            path: path.to_path_buf(),
+            options,
+            queue,
+            current,
+            pending: Vec::new(),
+            last_ns: i64::MIN,
+            met_until_ns: i64::MIN,
+        })
     }
 
     /// Reads the next chunk.
@@ -76,6 +90,7 @@ impl Source {
             let entry = Entry::parse(&self.pending[begin..begin + len]);
             begin += len + 1;
             let Some(entry) = entry else { continue };
+            self.last_ns = self.last_ns.max(entry.time_ns);
             if self.options.until_ns.is_some_and(|until| entry.time_ns > until) {
                 batch.past_until = true;
                 break;
@@ -95,7 +110,7 @@ impl Source {
             Stream::Stdout => self.options.stdout,
             Stream::Stderr => self.options.stderr,
         };
-        stream && self.options.since_ns.is_none_or(|since| entry.time_ns >= since)
+        stream && entry.time_ns >= self.met_until_ns && self.options.since_ns.is_none_or(|since| entry.time_ns >= since)
     }
 
     /// Moves on to the next newer file; false when the current one is the newest.
@@ -111,7 +126,10 @@ impl Source {
             self.current = open_if_there(&self.path)?;
             return Ok(self.current.is_some());
         };
-        let Some(next) = successor(&self.path, current)? else { return Ok(false) };
+        let Some((next, found_by_time)) = successor(&self.path, current, self.last_ns)? else { return Ok(false) };
+        if found_by_time {
+            self.met_until_ns = self.last_ns;
+        }
         // The shim renames before it writes to the new file, so what the old one holds now is all that it will ever hold.
         while self.read_chunk(batch)? > 0 {}
         self.switch(next);
@@ -129,8 +147,11 @@ pub(super) fn all_paths(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for number in 0.. {
         let path = numbered(path, number);
+        let zipped = Some(zipped(&path)).filter(|zipped| number > 0 && zipped.exists());
+        found.extend(zipped.clone());
         match fs::symlink_metadata(&path) {
             Ok(_) => found.push(path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && zipped.is_some() => {}
             // The newest may be missing for a moment in the middle of a rotation.
             Err(error) if error.kind() == io::ErrorKind::NotFound && number < 2 => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => break,
@@ -147,6 +168,38 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(format!(".{number}"));
     PathBuf::from(name)
+}
+
+fn zipped(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".gz");
+    PathBuf::from(name)
+}
+
+/// The file of a number, in whichever form it is there. A compressed one is unpacked into a file without a name beside it.
+fn open_number(path: &Path, number: u32) -> io::Result<Option<File>> {
+    let plain = numbered(path, number);
+    for _ in 0..3 {
+        if let Some(file) = open_if_there(&plain)? {
+            return Ok(Some(file));
+        }
+        // The shim removes the plain one only when the other is there: between the two looks it may have been moved on.
+        if number > 0
+            && let Some(file) = open_if_there(&zipped(&plain))?
+        {
+            return unpack(&file, path).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn unpack(file: &File, path: &Path) -> io::Result<File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let mut plain = File::from(rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR)?);
+    io::copy(&mut flate2::read::MultiGzDecoder::new(file), &mut plain)?;
+    plain.seek(SeekFrom::Start(0))?;
+    Ok(plain)
 }
 
 fn open_if_there(path: &Path) -> io::Result<Option<File>> {
@@ -166,15 +219,14 @@ fn open_all(path: &Path) -> io::Result<Vec<File>> {
     let mut files: Vec<File> = Vec::new();
     let mut missing = 0;
     for number in 0.. {
-        let Some(file) = open_if_there(&numbered(path, number))? else {
+        let Some(file) = open_number(path, number)? else {
             missing += 1;
             if missing > 1 {
                 break;
             }
             continue;
         };
-        let id = identity(&file)?;
-        if !files.iter().any(|known| identity(known).is_ok_and(|known| known == id)) {
+        if !met_before(&files, &file)? {
             files.push(file);
         }
     }
@@ -182,22 +234,61 @@ fn open_all(path: &Path) -> io::Result<Vec<File>> {
     Ok(files)
 }
 
+/// Whether a file is among those, as itself or, compressed meanwhile, as one of the same bytes at both ends.
+fn met_before(files: &[File], file: &File) -> io::Result<bool> {
+    let (id, ends) = (identity(file)?, ends(file)?);
+    for known in files {
+        if identity(known)? == id || (ends.0 > 0 && self::ends(known)? == ends) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Length, and the first and last bytes: a time among them.
+fn ends(file: &File) -> io::Result<(u64, Vec<u8>)> {
+    let len = file.metadata()?.len();
+    let part = len.min(96) as usize;
+    let mut bytes = vec![0; part * 2];
+    file.read_exact_at(&mut bytes[..part], 0)?;
+    file.read_exact_at(&mut bytes[part..], len - part as u64)?;
+    Ok((len, bytes))
+}
+
+/// Time of the last entry of a file; none in an empty one.
+fn last_time(file: &File) -> io::Result<Option<i64>> {
+    let (offset, _) = offset_of_tail(file, 1)?;
+    let mut line = vec![0; (file.metadata()?.len() - offset).min(MAX_LINE as u64) as usize];
+    file.read_exact_at(&mut line, offset)?;
+    Ok(Entry::parse(line.strip_suffix(b"\n").unwrap_or(&line)).map(|entry| entry.time_ns))
+}
+
+/// The oldest file that has an entry later than this time.
+fn after(path: &Path, time_ns: i64) -> io::Result<Option<File>> {
+    for file in open_all(path)? {
+        if last_time(&file)?.is_none_or(|last| last > time_ns) {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
+}
+
 /// The file that was begun after `current` was rotated away; `None` while it is still the newest or a rotation is half done
 /// (its last step, making the new file, wakes the follower again).
-fn successor(path: &Path, current: &File) -> io::Result<Option<File>> {
+fn successor(path: &Path, current: &File, last_ns: i64) -> io::Result<Option<(File, bool)>> {
     let id = identity(current)?;
     for _ in 0..100 {
         match number_of(path, id)? {
             Some(0) => return Ok(None),
             Some(number) => {
-                let next = open_if_there(&numbered(path, number - 1))?;
+                let next = open_number(path, number - 1)?;
                 // Ours unmoved: what was opened in front of it is its true successor.
                 if number_of(path, id)? == Some(number) {
-                    return Ok(next);
+                    return Ok(next.map(|next| (next, false)));
                 }
             }
-            // Rotated out of existence: the oldest that is left is the nearest.
-            None => return Ok(open_all(path)?.into_iter().next()),
+            // Compressed, or rotated out of existence: the oldest that is left and has something later is the nearest.
+            None => return Ok(after(path, last_ns)?.map(|next| (next, true))),
         }
     }
     Ok(None)

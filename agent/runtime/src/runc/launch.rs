@@ -38,6 +38,9 @@ impl RuncRuntime {
         if spec.log.driver == LogDriver::JsonFile {
             command.arg("--log-path").arg(&spec.log.path);
             command.arg("--log-max-file").arg(spec.log.max_file.max(1).to_string());
+            if spec.log.compress {
+                command.arg("--log-compress");
+            }
             if let Some(bytes) = spec.log.max_size {
                 command.arg("--log-max-size").arg(bytes.to_string());
             }
