@@ -70,6 +70,7 @@ async fn limits_are_in_the_kernel_from_the_start_and_after_an_update() {
             (r.blkio_device_read_bps, r.blkio_device_write_bps) = (rate(1 << 20), rate(2 << 20));
             (r.blkio_device_read_iops, r.blkio_device_write_iops) = (rate(100), rate(200));
         }
+        r.blkio_weight = 300;
         r.ulimits = vec![Ulimit { name: "nofile".into(), soft: 100, hard: 200 }];
         h.oom_score_adj = 100;
     });
@@ -83,6 +84,13 @@ async fn limits_are_in_the_kernel_from_the_start_and_after_an_update() {
         assert!(cgroup(pid, "memory", "memory.oom_control", "").starts_with("oom_kill_disable 1"));
         assert_eq!(cgroup(pid, "cpu", "cpu.cfs_quota_us", ""), "50000");
         assert_eq!(cgroup(pid, "cpu", "cpu.shares", ""), "512");
+        // Which of the two files there is, the kernel's schedulers decide; without either it is discarded with a warning.
+        let shown = inspect(&engine, &id).await.host_config.resources.blkio_weight;
+        let has = |name: &str| fs::metadata(format!("/sys/fs/cgroup/blkio/{name}")).is_ok();
+        if shown != 0 {
+            let file = if has("blkio.weight") { "blkio.weight" } else { "blkio.bfq.weight" };
+            assert_eq!(cgroup(pid, "blkio", file, ""), "300");
+        }
         if let Some((_, number)) = &disk {
             let throttle = |file: &str| cgroup(pid, "blkio", &format!("blkio.throttle.{file}_device"), "");
             assert_eq!(throttle("read_bps"), format!("{number} {}", 1 << 20));

@@ -60,8 +60,9 @@ async fn try_up(shared: &Shared, record: &mut Record, waiting: &mut Vec<Waiting>
     let built =
         error::blocking(move || muster_runtime::spec::build(&input, &host).map_err(|e| error::runtime(e.into())))
             .await?;
+    // Whoever made it was told.
     for warning in &built.warnings {
-        tracing::warn!(container.id = %record.id, %warning, "not honoured to the letter");
+        tracing::debug!(container.id = %record.id, %warning, "not honoured to the letter");
     }
     let create = CreateSpec {
         id: record.id.clone(),

@@ -12,7 +12,8 @@ use crate::{
 };
 use muster_runtime::logs::{Entry, ReadOptions, Reader};
 use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::watch, task::AbortHandle, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Bytes of lines in memory where the file is the buffer.
 const IN_HAND: u64 = 256 * 1024;
@@ -52,17 +53,20 @@ impl Position {
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     finish: watch::Sender<bool>,
+    /// Its sender goes with the task and the last of what that writes.
     done: watch::Receiver<()>,
+    task: AbortHandle,
 }
 
 impl Forwarder {
-    /// Lets the last lines be sent, for a bounded time; then the task ends.
+    /// Lets the last lines be sent, for a bounded time. When this has answered, nothing more is written beside the log.
     pub async fn finish(self) {
-        let Self { finish, mut done } = self;
+        let Self { finish, mut done, task } = self;
         let _ = finish.send(true); // It may have ended by itself.
-        // Its sender goes with the task.
         if tokio::time::timeout(LAST_LINES, done.changed()).await.is_err() {
             tracing::warn!("a container goes whose last log lines its sink has not taken");
+            task.abort();
+            let _ = done.changed().await; // An error says that the sender is gone: that is what is waited for.
         }
     }
 }
@@ -74,6 +78,7 @@ pub(crate) fn start(shared: &Arc<Shared>, handle: &Handle) -> Option<Forwarder> 
     let (finish, finishing) = watch::channel(false);
     let (told, done) = watch::channel(());
     let task = Task {
+        told: Arc::new(told),
         shared: shared.clone(),
         id: handle.id.clone(),
         view: handle.watch(),
@@ -82,11 +87,8 @@ pub(crate) fn start(shared: &Arc<Shared>, handle: &Handle) -> Option<Forwarder> 
         queue: Queue::default(),
         finishing,
     };
-    shared.spawn("log forwarding", async move {
-        task.run().await;
-        drop(told);
-    });
-    Some(Forwarder { finish, done })
+    let task = shared.spawn("log forwarding", task.run());
+    Some(Forwarder { finish, done, task })
 }
 
 struct Task {
@@ -97,6 +99,7 @@ struct Task {
     position: Position,
     queue: Queue,
     finishing: watch::Receiver<bool>,
+    told: Arc<watch::Sender<()>>,
 }
 
 /// Lines that were read and not sent, and how many were dropped since that was last said.
@@ -194,7 +197,7 @@ impl Task {
         let (mut view, mut skip) = (self.view.clone(), self.position);
         let mut ended_told = false;
         let mut idle = Some(sink);
-        let mut sending: Option<tokio::task::JoinHandle<Sent>> = None;
+        let mut sending: Option<AbortOnDropHandle<Sent>> = None;
         loop {
             if sending.is_none()
                 && !self.queue.lines.is_empty()
@@ -229,10 +232,10 @@ impl Task {
     }
 
     /// Sends a chunk in a task of its own, which tries until all is sent. It ends with the engine.
-    fn send(&mut self, mut sink: Box<dyn Sink>) -> tokio::task::JoinHandle<Sent> {
+    fn send(&mut self, mut sink: Box<dyn Sink>) -> AbortOnDropHandle<Sent> {
         let (lines, id, stop) = (self.queue.take(), self.id.clone(), self.shared.stop.clone());
         let finishing = self.finishing.clone();
-        tokio::spawn(async move {
+        AbortOnDropHandle::new(tokio::spawn(async move {
             let sent = tokio::select! {
                 () = stop.cancelled() => 0,
                 sent = deliver(&mut sink, &lines, &id, finishing) => sent,
@@ -240,7 +243,7 @@ impl Task {
             let mut lines = lines;
             lines.truncate(sent);
             (sink, lines)
-        })
+        }))
     }
 
     /// Notes what was sent; says how many lines were dropped.
@@ -251,8 +254,9 @@ impl Task {
         }
         lines.iter().for_each(|line| self.position.pass(line));
         let (path, position) = (self.position_path(), self.position);
-        let text = format!("{} {}\n", position.time_ns, position.count);
+        let (text, told) = (format!("{} {}\n", position.time_ns, position.count), self.told.clone());
         let written = crate::error::blocking(move || {
+            let _told = told; // A write that has begun ends, whatever becomes of the task.
             durable::write(&path, text.as_bytes(), Durability::Process).map_err(crate::error::disk)
         });
         if let Err(e) = written.await {
@@ -287,7 +291,7 @@ async fn at_rest(view: &mut watch::Receiver<View>) {
     let _ = view.wait_for(|v| v.removed || !is_live(&v.record)).await; // One that nobody publishes any more is at rest too.
 }
 
-async fn next(sending: &mut Option<tokio::task::JoinHandle<Sent>>) -> Option<Sent> {
+async fn next(sending: &mut Option<AbortOnDropHandle<Sent>>) -> Option<Sent> {
     match sending {
         Some(task) => task.await.ok(),
         None => std::future::pending().await,
