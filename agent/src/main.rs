@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 const RECENT_SPANS: usize = 4096;
 
 fn main() -> ExitCode {
+    memory::tune();
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

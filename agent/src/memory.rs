@@ -1,14 +1,28 @@
 //! Memory that was only needed to start, or to become a member.
 
-use std::{fs, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How long after a change the daemon has settled: sessions are open, containers are taken up.
 const SETTLED: Duration = Duration::from_secs(10);
 
+/// Has the allocator return what a burst has taken: the thresholds that it would raise by itself after the first large buffer
+/// are fixed, and threads share few arenas. To be called before the first thread.
+///
+/// Source: mallopt(3).
+pub fn tune() {
+    const LARGE: i32 = 256 * 1024;
+    // SAFETY: no preconditions but that no other thread allocates yet.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_ARENA_MAX, 4);
+    }
+}
+
 /// Gives memory back some time after the start and after each `change`, until `stop`.
-pub async fn keep_small(change: std::sync::Arc<Notify>, stop: CancellationToken) {
+pub async fn keep_small(change: Arc<Notify>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(SETTLED) => give_back(),

@@ -125,7 +125,7 @@ whole_ps() {
     [ "$(D $h ps -q | wc -l)" -ge 100 ] || die "host $h does not run 100 containers"
   done
   read -r whole_cli one_cli < <(m rounds "$n" "docker -H unix://$whole ps" "docker -H unix://$one ps" | awk '{ printf "%s/%s ", $1, $2 }')
-  read -r whole_api one_api < <(m lists "$((n * 4))" "$whole" "$one" | awk '{ printf "%s/%s ", $1, $2 }')
+  read -r whole_api one_api < <(m ask "$((n * 4))" "/containers/json?all=1" "$whole" "$one" | awk '{ printf "%s/%s ", $1, $2 }')
   for h in 1 2 3; do D $h ps -q | xargs docker -H "unix://$(docker_sock $h)" rm -f >/dev/null || exit 1; done
 }
 

@@ -64,9 +64,9 @@ engine_part() {
   a=$(many_up 1) || exit 1; b=; [ $peer = 0 ] || b=$(many_up $alone) || exit 1
   row "$idle containers started one after the other by \`docker run -d\`, ms in all" "$a" "$b" "<= 1/2 of dockerd"
   both "$n" "ps"
-  row "\`docker ps\` with $idle containers, ms" "$mine" "$theirs" "list <= 10 ms + client"
-  both "$n" "inspect idle1"
-  row "\`docker inspect\` with $idle containers, ms" "$mine" "$theirs" "<= 2 ms + client"
+  row "\`docker ps\` with $idle containers, ms" "$mine" "$theirs"
+  api_ask /containers/json "API: list of $idle containers, ms" "<= 10"
+  api_ask /containers/idle1/json "API: inspect with $idle containers, ms" "<= 2"
   a=$(shim_pss 1) || die "no shim of host 1 was found"; b=; [ $peer = 0 ] || b=$(shim_pss $alone)
   row "one shim of an idle container: PSS, KiB" "$a" "$b" "<= 400"
   a=$(daemon_mib 1); b=; [ $peer = 0 ] || b=$(daemon_mib $alone)
@@ -88,6 +88,14 @@ api_phases() {
   done
 }
 
+# api_ask PATH WHAT GOAL: one question over a connection that is open, without the client
+api_ask() {
+  local out sockets=("$(docker_sock 1)")
+  [ $peer = 0 ] || sockets+=("$(docker_sock $alone)")
+  out=$(m ask "$n" "$1" "${sockets[@]}") || exit 1
+  row "$2" "$(awk 'NR == 1 { print $1 " / " $2 }' <<<"$out")" "$(awk 'NR == 2 { print $1 " / " $2 }' <<<"$out")" "$3"
+}
+
 # runc_exec: the same by the runtime alone
 runc_exec() {
   local a b= id
@@ -100,20 +108,20 @@ runc_exec() {
   row "\`runc exec\` true in the same container, ms" "$(awk '{ print $1 " / " $2 }' <<<"$a")" "$(awk '{ print $1 " / " $2 }' <<<"$b")"
 }
 
-# chatty: a container that logs 20 MB in lines of 100 bytes, from its start to its end
+# chatty: a container that logs 100 MB in lines of 100 bytes, from its start to its end
 chatty() {
   local out cmds=("$W/chatty $(docker_sock 1) $image")
   [ $peer = 0 ] || cmds+=("$W/chatty $(docker_sock $alone) $image")
   cat >"$W/chatty" <<'SCRIPT'
 #!/bin/sh
 set -e
-id=$(docker -H "unix://$1" run -d "$2" sh -c "yes $(printf '%099d' 7) | head -c 20000000")
+id=$(docker -H "unix://$1" run -d "$2" sh -c "yes $(printf '%099d' 7) | head -c 100000000")
 docker -H "unix://$1" wait "$id"
 docker -H "unix://$1" rm "$id"
 SCRIPT
   chmod 755 "$W/chatty"
   out=$(m rounds 3 "${cmds[@]}") || exit 1
-  row "a container that logs 20 MB in lines of 100 bytes, start to end, ms" \
+  row "a container that logs 100 MB in lines of 100 bytes, start to end, ms" \
     "$(awk 'NR == 1 { print $1 " / " $2 }' <<<"$out")" "$(awk 'NR == 2 { print $1 " / " $2 }' <<<"$out")" "<= 1/3 of dockerd"
 }
 

@@ -3,7 +3,7 @@
   rounds N COMMAND...              milliseconds of each command (shell words in one argument), interleaved: MIN MEDIAN P90
   phases N IMAGE SOCKET...         milliseconds of each Docker API call of a container that runs `true`, interleaved:
                                    medians of CREATE START WAIT REMOVE SUM
-  lists N SOCKET...                milliseconds of GET /containers/json?all=1, interleaved: MIN MEDIAN of each
+  ask N PATH SOCKET...             milliseconds of GET PATH of the Docker API, interleaved: MIN MEDIAN
   memory PID...                    KiB of all of them together: RSS PSS
   settle SECONDS PID               waits until the process is idle (RSS steady, next to no CPU), at most SECONDS; its RSS PSS
   pids NAME TEXT                   processes whose argv[0] ends in NAME and whose arguments contain TEXT
@@ -97,17 +97,17 @@ def phases(n, image, *sockets):
         print(" ".join(f"{rank(column, 0.5):.1f}" for column in zip(*rows)))
 
 
-def lists(n, *sockets):
+def ask(n, path, *sockets):
     conns = [UnixHttp(s) for s in sockets]
     seen = [[] for _ in conns]
     for i in range(int(n) + 1):
         for k, conn in enumerate(conns):
             began = time.perf_counter()
-            call(conn, "GET", "/containers/json?all=1")
+            call(conn, "GET", path)
             if i > 0:
                 seen[k].append((time.perf_counter() - began) * 1000)
-    for t in seen:
-        print(f"{min(t):.1f} {rank(t, 0.5):.1f}")
+    for times in seen:
+        print(f"{min(times):.1f} {rank(times, 0.5):.1f}")
 
 
 def rollup(pid):
@@ -197,7 +197,7 @@ def ratio(a, b):
 
 
 COMMANDS = {
-    "rounds": rounds, "phases": phases, "lists": lists, "memory": memory, "settle": settle, "pids": pids,
+    "rounds": rounds, "phases": phases, "ask": ask, "memory": memory, "settle": settle, "pids": pids,
     "echo-serve": echo_serve, "echo-ask": echo_ask, "ratio": ratio,
 }
 
