@@ -9,7 +9,7 @@ use muster_calls::{Cluster, Engine, Error, Result};
 use muster_controller::Slot;
 use muster_mtls::{Caller, CallerKind, CertRole, LocalIo, Tls, caller_of, incoming, require_of};
 use muster_proto::{ClusterService, Clusters, EngineService, Engines, Target, from_status, v1};
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,13 @@ const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(5);
 /// # Errors
 /// When the port is taken or the address is not this host's.
 pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    // A membership that ended a moment ago lets go of the port in a task of its own.
+    for _ in 0..20 {
+        match TcpListener::bind(addr).await {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => tokio::time::sleep(Duration::from_millis(50)).await,
+            bound => return bound.with_context(|| format!("listen on {addr}")),
+        }
+    }
     TcpListener::bind(addr).await.with_context(|| format!("listen on {addr}"))
 }
 
