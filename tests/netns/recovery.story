@@ -17,7 +17,7 @@ daemon_kill 1 KILL; daemon_up 1 || bad "host 1 did not come back"
 within 20 "a restart finds it so" nodes_are 1 1 'Ready Leader'
 daemon_up 2 || bad "host 2 did not come back"
 within 40 "a manager that was given up comes back as a worker" nodes_are 1 1 'Ready $'
-lists_nothing() { muster_on 2 service ls 2>&1 | grep -q "not a swarm manager"; }
+lists_nothing() { grep -q "not a swarm manager" <<<"$(muster_on 2 service ls 2>&1)"; }
 within 20 "and lists no services itself" lists_nothing
 check "it can be made a manager again" muster_on 1 node promote "${P}host2"
 within 40 "and is one" nodes_are 1 2 'Ready (Leader|Reachable)'
