@@ -14,11 +14,11 @@ use muster_model::{
     NodeId,
     assignment::AssignmentSet,
     net::Scope,
-    view::{Names, NodeView, PublishedKey},
+    view::{Names, NodeView, PublishedKey, PublishedKey6},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -326,14 +326,19 @@ fn endpoints_of(sandbox: &Sandbox) -> Vec<view::Endpoint> {
             IpAddr::V4(host_ip) => {
                 Some((PublishedKey { protocol: p.protocol, port: p.host_port, host_ip }, p.container_port))
             }
-            // The unspecified IPv6 address stands for "every address" too; the data plane carries IPv4.
-            IpAddr::V6(ip) if ip.is_unspecified() => Some((
-                PublishedKey { protocol: p.protocol, port: p.host_port, host_ip: Ipv4Addr::UNSPECIFIED },
-                p.container_port,
-            )),
             IpAddr::V6(_) => None,
         };
         of_it.filter_map(key).collect::<BTreeSet<_>>().into_iter().collect()
+    };
+    let published6 = |index: usize| {
+        let of_it = sandbox.published.iter().filter(move |p| p.endpoint == index);
+        let key = |p: &muster_engine::net::Published| match p.host_ip {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(host_ip) => {
+                Some((PublishedKey6 { protocol: p.protocol, port: p.host_port, host_ip }, p.container_port))
+            }
+        };
+        of_it.filter_map(key).collect()
     };
     let one = |(index, e): (usize, &muster_engine::net::Endpoint)| view::Endpoint {
         key: e.key.clone(),
@@ -342,7 +347,9 @@ fn endpoints_of(sandbox: &Sandbox) -> Vec<view::Endpoint> {
         subnet: e.subnet,
         gateway: e.gateway,
         internal: e.internal,
+        isolated: e.isolated,
         mtu: u16::try_from(e.mtu).unwrap_or(u16::MAX),
+        v6: e.v6,
         ip: e.ip,
         mac: e.mac,
         netns: sandbox.netns.clone(),
@@ -350,6 +357,7 @@ fn endpoints_of(sandbox: &Sandbox) -> Vec<view::Endpoint> {
         default_route: e.default_route,
         names: e.names.clone(),
         published: published(index),
+        published6: published6(index),
     };
     sandbox.endpoints.iter().enumerate().map(one).collect()
 }

@@ -100,7 +100,7 @@ static long (*const set_retval)(int retval) = (void *)187;
 #define ETH_IPV4 htons(0x0800)
 #define ETH_ARP htons(0x0806)
 #define ETH_IPV6 htons(0x86dd)
-enum ip_proto { IP_ICMP = 1, IP_TCP = 6, IP_UDP = 17 };
+enum ip_proto { IP_ICMP = 1, IP_TCP = 6, IP_UDP = 17, IP_ICMPV6 = 58 };
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
@@ -114,6 +114,9 @@ struct ipv4 {
     u16 check;
     u32 saddr, daddr;
 };
+struct ipv6 { u32 version; u16 len; u8 next, hops; u32 saddr[4], daddr[4]; };
+/* Neighbour solicitation and advertisement (RFC 4861, section 4), with the one option that is of use. */
+struct neighbour_message { u8 type, code; u16 check; u32 flags, target[4]; u8 option, option_len, mac[6]; };
 struct tcp { u16 sport, dport; u32 seq, ack; u8 offset, flags; u16 window, check, urgent; };
 struct udp { u16 sport, dport, len, check; };
 struct icmp { u8 type, code; u16 check, id, seq; };

@@ -16,6 +16,7 @@ struct config {
 
 /* ifindex of a host side veth -> the one endpoint behind it. */
 #define IFACE_INTERNAL 1        /* no way out of the network */
+#define IFACE_ALONE 4           /* containers of the network do not reach each other directly */
 #define IFACE_NO_OUTBOUND 2     /* the host has no route back to this endpoint: its address is used twice here */
 struct iface {
     u32 scope, ip, subnet, mask, gateway, flags;
@@ -34,6 +35,11 @@ struct endpoint {
     u8 mac[6], host_mac[6]; /* local: both ends of the veth pair */
     u32 pad;
 };
+
+/* The same for IPv6, on networks of this host. */
+struct iface6 { u32 ip[4]; };
+struct endpoint6_key { u32 scope, ip[4]; };     /* -> struct endpoint: local or gateway */
+struct subnet6_key { u32 prefix, ip[4]; };      /* longest prefix match -> scope */
 
 /* (set, 0..count) -> backend. A set is never changed: another list of backends is another set. */
 struct backend_key { u64 set; u32 index, pad; };
@@ -96,7 +102,7 @@ struct pick { u64 set; u32 ip; u16 port; u16 pad; };
 /* src/counters.rs names them in this order. */
 enum reason {
     C_LOCAL, C_TUNNEL_OUT, C_TUNNEL_IN, C_ARP, C_OUTBOUND, C_VIP_PACKET, C_VIP_REPLY, C_INGRESS, C_INGRESS_REPLY,
-    C_SOCKET_VIP, C_SOCKET_PUBLISHED, C_SOCKET_DNS, C_ECHO, C_HOST_IN, C_HOST_OUT,
+    C_SOCKET_VIP, C_SOCKET_PUBLISHED, C_SOCKET_DNS, C_ECHO, C_HOST_IN, C_HOST_OUT, C_NEIGHBOUR,
     /* drops */
     D_UNKNOWN_INTERFACE, D_SPOOFED_MAC, D_SPOOFED_IP, D_IPV6, D_PROTOCOL, D_MALFORMED, D_NO_ENDPOINT, D_NO_BACKEND,
     D_NO_CONNECTION, D_MULTICAST, D_INTERNAL, D_ISOLATION, D_NO_OUTBOUND, D_UNKNOWN_VTEP, D_UNKNOWN_VNI,

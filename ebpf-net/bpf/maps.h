@@ -16,6 +16,9 @@ MAP_WITH_FLAGS(subnets, MAP_LPM_TRIE, 16384, NO_PREALLOC, struct subnet_key, u32
 MAP_WITH_FLAGS(vteps, MAP_HASH, 16384, NO_PREALLOC, u32, u32);
 MAP_WITH_FLAGS(host_addrs, MAP_HASH, 4096, NO_PREALLOC, u32, u32);
 MAP_WITH_FLAGS(namespaces, MAP_HASH, 16384, NO_PREALLOC, u64, struct netns);
+MAP_WITH_FLAGS(ifaces6, MAP_HASH, 16384, NO_PREALLOC, u32, struct iface6);
+MAP_WITH_FLAGS(endpoints6, MAP_HASH, 65536, NO_PREALLOC, struct endpoint6_key, struct endpoint);
+MAP_WITH_FLAGS(subnets6, MAP_LPM_TRIE, 16384, NO_PREALLOC, struct subnet6_key, u32);
 MAP(conns, MAP_LRU_HASH, 131072, struct conn_key, struct conn);
 MAP(frags, MAP_LRU_HASH, 4096, struct frag_key, struct frag);
 MAP(peers, MAP_LRU_HASH, 32768, struct peer_key, struct peer);

@@ -2,6 +2,7 @@
 /* The packet programs: from_container (ingress of each host side veth), from_uplink (ingress of each uplink), from_host
  * (egress of the device that leads from the host's stack to remote endpoints). */
 #include "deliver.h"
+#include "v6.h"
 
 inline int backend_lives(struct conn *c)
 {
@@ -188,8 +189,10 @@ int from_container(struct __sk_buff *skb)
         return drop(D_SPOOFED_MAC);
     if (e.proto == ETH_ARP)
         return answer_arp(skb, from);
+    if (e.proto == ETH_IPV6)
+        return from_container6(skb, from);
     if (e.proto != ETH_IPV4)
-        return drop(e.proto == ETH_IPV6 ? D_IPV6 : D_PROTOCOL);
+        return drop(D_PROTOCOL);
     struct packet p = {};
     u32 scope = from->scope;
     if (parse(skb, &p, scope))
@@ -207,6 +210,8 @@ int from_container(struct __sk_buff *skb)
     struct endpoint *to = find_endpoint(scope, p.daddr);
     if (!to)
         return leave_network(skb, &p, from);
+    if (to->kind == EP_LOCAL && (from->flags & IFACE_ALONE))
+        return drop(D_ISOLATION);
     if (to->kind == EP_LOCAL)
         return deliver_local(skb, to);
     if (to->kind == EP_REMOTE)
@@ -283,6 +288,8 @@ inline int decapsulate(struct __sk_buff *skb, struct packet *p)
 SEC("classifier")
 int from_uplink(struct __sk_buff *skb)
 {
+    if (skb->protocol == ETH_IPV6 && !skb->vlan_present)
+        return from_uplink6(skb);
     if (skb->protocol != ETH_IPV4 || skb->pkt_type != PACKET_HOST || skb->vlan_present)
         return TC_ACT_UNSPEC;
     struct packet p = {};

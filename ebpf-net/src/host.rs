@@ -197,6 +197,23 @@ fn make_pair(
     Ok(index)
 }
 
+/// As [`enable_forwarding`], for IPv6. An interface that learns from routers would stop doing so: a host that forwards is told
+/// to go on (`accept_ra` 2, ip-sysctl of the kernel).
+///
+/// # Errors
+/// [`Error::Path`].
+pub fn enable_forwarding6(uplinks: &BTreeMap<String, u32>) -> Result<(), Error> {
+    for name in uplinks.keys() {
+        let key = format!("ipv6/conf/{name}/accept_ra");
+        if std::fs::read_to_string(format!("/proc/sys/net/{key}")).is_ok_and(|v| v.trim() == "1") {
+            let failed = |source| Error::Path { doing: "write", path: format!("/proc/sys/net/{key}").into(), source };
+            sysctl(&key, "2").map_err(failed)?;
+        }
+    }
+    let path = "/proc/sys/net/ipv6/conf/all/forwarding";
+    sysctl("ipv6/conf/all/forwarding", "1").map_err(|source| Error::Path { doing: "write", path: path.into(), source })
+}
+
 /// Lets the host pass packets on between its interfaces. It is not switched off again: others may need it by then.
 ///
 /// # Errors

@@ -4,13 +4,13 @@
 use crate::{
     config::DnsPorts,
     layout::{
-        Addr, Backend, BackendKey, EP_GATEWAY, EP_LOCAL, EP_REMOTE, EP_VIP, Endpoint, EndpointKey, IFACE_INTERNAL,
-        IFACE_NO_OUTBOUND, Iface, MacBytes, NETNS_HOST, NETNS_SCOPES, Namespace, Published, PublishedKey, Settings,
-        mac_bytes,
+        Addr, Addr6, Backend, BackendKey, EP_GATEWAY, EP_LOCAL, EP_REMOTE, EP_VIP, Endpoint, EndpointKey, EndpointKey6,
+        IFACE_ALONE, IFACE_INTERNAL, IFACE_NO_OUTBOUND, Iface, Iface6, MacBytes, NETNS_HOST, NETNS_SCOPES, Namespace,
+        Published, PublishedKey, Settings, mac_bytes,
     },
 };
 use muster_model::{
-    net::{Mac, Scope, Subnet},
+    net::{Mac, Scope, Subnet, Subnet6},
     view::{LocalEndpoint, NetworkView, NodeView},
 };
 use std::{
@@ -82,6 +82,10 @@ pub struct MapImage {
     pub vteps: BTreeMap<Addr, u32>,
     pub host_addrs: BTreeMap<Addr, u32>,
     pub namespaces: BTreeMap<u64, Namespace>,
+    pub ifaces6: BTreeMap<u32, Iface6>,
+    pub endpoints6: BTreeMap<EndpointKey6, Endpoint>,
+    /// As `subnets`.
+    pub subnets6: BTreeMap<(u32, Addr6), u32>,
 }
 
 impl MapImage {
@@ -106,6 +110,10 @@ impl MapImage {
             self.subnets.entry((u32::from(net.subnet.prefix()), net.subnet.addr().into())).or_insert(scope.0);
             let gateway = Endpoint { kind: EP_GATEWAY, ..Endpoint::default() };
             self.endpoints.insert(key(*scope, net.gateway), gateway);
+            if let Some(net) = net.v6 {
+                self.subnets6.entry((u32::from(net.subnet.prefix()), net.subnet.addr().into())).or_insert(scope.0);
+                self.endpoints6.insert(EndpointKey6 { scope: scope.0, ip: net.gateway.into() }, gateway);
+            }
         }
     }
 
@@ -155,6 +163,10 @@ impl MapImage {
                 ..Endpoint::default()
             };
             self.endpoints.insert(key(endpoint.scope, endpoint.ip), local);
+            if let Some(ip) = endpoint.ip6 {
+                self.ifaces6.insert(port.ifindex, Iface6 { ip: ip.into() });
+                self.endpoints6.insert(EndpointKey6 { scope: endpoint.scope.0, ip: ip.into() }, local);
+            }
         }
     }
 
@@ -239,6 +251,11 @@ pub fn host_routes(view: &NodeView, present: impl Fn(&str) -> bool) -> BTreeMap<
     routes
 }
 
+/// As [`outbound_subnets`], of IPv6.
+pub fn outbound_subnets6(view: &NodeView) -> BTreeSet<Subnet6> {
+    view.networks.values().filter(|n| !n.internal).filter_map(|n| n.v6).map(|n| n.subnet).collect()
+}
+
 /// Networks whose containers may reach the outside.
 pub fn outbound_subnets(view: &NodeView) -> BTreeSet<Subnet> {
     view.networks.values().filter(|n| !n.internal).map(|n| n.subnet).collect()
@@ -264,6 +281,9 @@ fn iface(endpoint: &LocalEndpoint, net: &NetworkView, port: &GroundPort, routed:
     let mut flags = 0;
     if net.internal {
         flags |= IFACE_INTERNAL;
+    }
+    if net.isolated {
+        flags |= IFACE_ALONE;
     }
     if !routed {
         flags |= IFACE_NO_OUTBOUND;
@@ -307,11 +327,27 @@ mod tests {
 
     fn network(subnet: &str, internal: bool) -> NetworkView {
         let subnet: Subnet = subnet.parse().expect("valid");
-        NetworkView { name: "n".into(), subnet, gateway: subnet.gateway(), mtu: 1450, internal }
+        NetworkView {
+            name: "n".into(),
+            subnet,
+            gateway: subnet.gateway(),
+            mtu: 1450,
+            internal,
+            isolated: false,
+            v6: None,
+        }
     }
 
     fn endpoint(scope: Scope, ip: Ipv4Addr, ifname: &str) -> LocalEndpoint {
-        LocalEndpoint { scope, ip, mac: Mac::of(ip), netns: "/n".into(), ifname: ifname.into(), default_route: true }
+        LocalEndpoint {
+            scope,
+            ip,
+            ip6: None,
+            mac: Mac::of(ip),
+            netns: "/n".into(),
+            ifname: ifname.into(),
+            default_route: true,
+        }
     }
 
     fn view() -> NodeView {
@@ -343,6 +379,21 @@ mod tests {
         assert_eq!(image.namespaces[&99].scope[..1], [SHOP.0]);
         assert_eq!(image.vteps.len(), 1);
         assert_eq!(image.ifaces[&12].flags, 0);
+    }
+
+    #[test]
+    fn a_network_with_ipv6_has_entries_for_it_besides() {
+        let mut v = view();
+        let subnet: Subnet6 = "fd00::/64".parse().expect("valid");
+        let six = muster_model::view::Network6 { subnet, gateway: subnet.gateway() };
+        v.networks.get_mut(&SHOP).expect("there").v6 = Some(six);
+        v.local.get_mut("web").expect("there").ip6 = subnet.nth(2);
+        let (image, _) = MapImage::of(&v, &ground());
+        let kind =
+            |n| image.endpoints6[&EndpointKey6 { scope: SHOP.0, ip: subnet.nth(n).expect("inside").into() }].kind;
+        assert_eq!((kind(1), kind(2)), (EP_GATEWAY, EP_LOCAL));
+        assert_eq!((image.ifaces6.len(), image.subnets6.len()), (1, 1));
+        assert_eq!(outbound_subnets6(&v), [subnet].into());
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! that is not a field, so each is plain bytes.
 
 use muster_model::net::Mac;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Where the pinned maps live below the instance's directory. Changes with the layout: maps of another layout are never
 /// re-used (a unit test compares the headers with what this version stands for).
-pub const MAPS_DIR: &str = "maps_1";
+pub const MAPS_DIR: &str = "maps_2";
 
 /// An IPv4 address as on the wire.
 #[repr(transparent)]
@@ -21,6 +21,22 @@ unsafe impl aya::Pod for Addr {}
 impl From<Ipv4Addr> for Addr {
     fn from(ip: Ipv4Addr) -> Self {
         Self(u32::from_ne_bytes(ip.octets()))
+    }
+}
+
+/// An IPv6 address as on the wire.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Addr6(pub [u32; 4]);
+
+// SAFETY: a transparent array of integers.
+unsafe impl aya::Pod for Addr6 {}
+
+impl From<Ipv6Addr> for Addr6 {
+    fn from(ip: Ipv6Addr) -> Self {
+        let bytes = ip.octets();
+        let word = |n: usize| u32::from_ne_bytes([bytes[n], bytes[n + 1], bytes[n + 2], bytes[n + 3]]);
+        Self([word(0), word(4), word(8), word(12)])
     }
 }
 
@@ -68,6 +84,10 @@ mirrored! {
     struct Endpoint [40] {
         kind: u32, ifindex: u32, vtep: Addr, count: u32, set: u64, mac: MacBytes, host_mac: MacBytes, pad: u32,
     }
+    /// `struct iface6`, keyed as [`Iface`].
+    struct Iface6 [16] { ip: Addr6 }
+    /// The value is an [`Endpoint`], local or a gateway.
+    struct EndpointKey6 [20] { scope: u32, ip: Addr6 }
     struct BackendKey [16] { set: u64, index: u32, pad: u32 }
     struct Backend [8] { ip: Addr, port: Port, pad: u16 }
     struct PublishedKey [8] { host_ip: Addr, port: Port, proto: u8, pad: u8 }
@@ -82,6 +102,7 @@ pub const EP_VIP: u32 = 3;
 pub const EP_GATEWAY: u32 = 4;
 pub const IFACE_INTERNAL: u32 = 1;
 pub const IFACE_NO_OUTBOUND: u32 = 2;
+pub const IFACE_ALONE: u32 = 4;
 pub const NETNS_HOST: u32 = 1;
 /// How many networks one namespace can be in.
 pub const NETNS_SCOPES: usize = 16;
@@ -103,10 +124,10 @@ mod tests {
             text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         assert_eq!(
             (MAPS_DIR, format!("{digest:016x}").as_str()),
-            ("maps_1", LAYOUT_DIGEST),
+            ("maps_2", LAYOUT_DIGEST),
             "layout.h or maps.h changed: when a map's key, value, size or the order of counters changed, count MAPS_DIR up"
         );
     }
 
-    const LAYOUT_DIGEST: &str = "362e51584249ca81";
+    const LAYOUT_DIGEST: &str = "ed8b1d58f8068fa2";
 }

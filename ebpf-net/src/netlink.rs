@@ -3,7 +3,7 @@
 //! Messages are those of `netlink-packet-route`; the asynchronous half of `rtnetlink` is not used, because a socket per
 //! namespace on a short-lived thread needs no runtime.
 
-use muster_model::net::{Mac, Subnet};
+use muster_model::net::{Mac, Subnet, Subnet6};
 use rtnetlink::{
     packet_core::{
         NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
@@ -11,7 +11,7 @@ use rtnetlink::{
     },
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        address::{AddressAttribute, AddressMessage},
+        address::{AddressAttribute, AddressFlags, AddressMessage},
         link::{
             InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
             LinkMessage,
@@ -23,7 +23,7 @@ use rtnetlink::{
 };
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 /// An interface, as far as we look at it.
@@ -52,6 +52,13 @@ pub struct Route {
     pub ifindex: u32,
     pub gateway: Option<Ipv4Addr>,
     pub source: Option<Ipv4Addr>,
+}
+
+/// A route to an IPv6 network, as [`Route`].
+pub struct Route6 {
+    pub to: Subnet6,
+    pub ifindex: u32,
+    pub gateway: Option<Ipv6Addr>,
 }
 
 const DUMP_TRIES: usize = 5;
@@ -149,6 +156,29 @@ impl Netlink {
         self.act(RouteNetlinkMessage::NewAddress(address), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
+    /// An address that nobody else has: it is usable at once.
+    pub fn add_address6(&mut self, index: u32, ip: Ipv6Addr, subnet: Subnet6) -> io::Result<()> {
+        let mut address = AddressMessage::default();
+        address.header.family = AddressFamily::Inet6;
+        address.header.prefix_len = subnet.prefix();
+        address.header.index = index;
+        address.attributes =
+            vec![AddressAttribute::Address(IpAddr::V6(ip)), AddressAttribute::Flags(AddressFlags::Nodad)];
+        self.act(RouteNetlinkMessage::NewAddress(address), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    pub fn set_route6(&mut self, route: &Route6) -> io::Result<()> {
+        self.act(RouteNetlinkMessage::NewRoute(route6_message(route)), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Removes a route; that it is not there is no error.
+    pub fn delete_route6(&mut self, route: &Route6) -> io::Result<()> {
+        match self.act(RouteNetlinkMessage::DelRoute(route6_message(route)), 0) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ESRCH | libc::ENODEV)) => Ok(()),
+            done => done,
+        }
+    }
+
     pub fn set_route(&mut self, route: &Route) -> io::Result<()> {
         self.act(RouteNetlinkMessage::NewRoute(route_message(route)), NLM_F_CREATE | NLM_F_REPLACE)
     }
@@ -162,15 +192,17 @@ impl Netlink {
     }
 
     /// A neighbour that is never asked for and never forgotten.
-    pub fn set_neighbour(&mut self, ifindex: u32, ip: Ipv4Addr, mac: Mac) -> io::Result<()> {
+    pub fn set_neighbour(&mut self, ifindex: u32, ip: IpAddr, mac: Mac) -> io::Result<()> {
         let mut neighbour = NeighbourMessage::default();
-        neighbour.header.family = AddressFamily::Inet;
+        let (family, ip) = match ip {
+            IpAddr::V4(ip) => (AddressFamily::Inet, NeighbourAddress::Inet(ip)),
+            IpAddr::V6(ip) => (AddressFamily::Inet6, NeighbourAddress::Inet6(ip)),
+        };
+        neighbour.header.family = family;
         neighbour.header.ifindex = ifindex;
         neighbour.header.state = NeighbourState::Permanent;
-        neighbour.attributes = vec![
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)),
-            NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
-        ];
+        neighbour.attributes =
+            vec![NeighbourAttribute::Destination(ip), NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())];
         self.act(RouteNetlinkMessage::NewNeighbour(neighbour), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
@@ -260,6 +292,25 @@ fn route_message(route: &Route) -> RouteMessage {
     message.attributes.push(RouteAttribute::Oif(route.ifindex));
     message.attributes.extend(route.gateway.map(|g| RouteAttribute::Gateway(RouteAddress::Inet(g))));
     message.attributes.extend(route.source.map(|s| RouteAttribute::PrefSource(RouteAddress::Inet(s))));
+    message
+}
+
+fn route6_message(route: &Route6) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: AddressFamily::Inet6,
+        destination_prefix_length: route.to.prefix(),
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: RouteProtocol::Static,
+        scope: RouteScope::Universe,
+        kind: RouteType::Unicast,
+        ..RouteHeader::default()
+    };
+    if route.to.prefix() > 0 {
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet6(route.to.addr())));
+    }
+    message.attributes.push(RouteAttribute::Oif(route.ifindex));
+    message.attributes.extend(route.gateway.map(|g| RouteAttribute::Gateway(RouteAddress::Inet6(g))));
     message
 }
 

@@ -5,8 +5,8 @@ use crate::{
     config::{Config, DnsPorts, Surroundings},
     counters::Reason,
     hooks::{Hooks, PacketHook},
-    host::{HostDevice, Survey, TUNNEL_OVERHEAD, enable_forwarding},
-    image::{Ground, GroundPort, MapImage, host_routes, outbound_subnets},
+    host::{HostDevice, Survey, TUNNEL_OVERHEAD, enable_forwarding, enable_forwarding6},
+    image::{Ground, GroundPort, MapImage, host_routes, outbound_subnets, outbound_subnets6},
     layout::MAPS_DIR,
     masquerade,
     names::Names,
@@ -45,6 +45,7 @@ pub struct DataPlane {
     host_device: HostDevice,
     /// What the nft table holds; `None`: not known.
     masqueraded: Option<BTreeSet<Subnet>>,
+    rules6: Option<masquerade::Rules6>,
     swept: bool,
 }
 
@@ -77,6 +78,7 @@ impl DataPlane {
             ports: Ports::default(),
             host_device: HostDevice::default(),
             masqueraded: None,
+            rules6: None,
             swept: false,
         })
     }
@@ -158,6 +160,7 @@ impl DataPlane {
             report.notes.extend(self.host_device.route(view, index, &survey, source, &mut netlink)?);
         }
         self.outbound(view, &mut report)?;
+        self.outbound6(view, &survey, &mut report)?;
         report.notes.extend(survey.notes);
         if !self.swept {
             bpffs::remove_other_layouts(&self.config.bpffs_dir, MAPS_DIR)?;
@@ -257,6 +260,29 @@ impl DataPlane {
                 // Everything but outbound traffic works without it.
                 self.masqueraded = None;
                 report.notes.push(format!("containers cannot reach the outside: {e}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn outbound6(&mut self, view: &NodeView, survey: &Survey, report: &mut Report) -> Result<(), Error> {
+        let wanted = masquerade::Rules6 { outbound: outbound_subnets6(view), published: view.published6.clone() };
+        // Hosts without IPv6 have nothing to be cleared of but at the first time, when a daemon before this one may have had.
+        if self.rules6.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        if !wanted.outbound.is_empty() {
+            enable_forwarding6(&survey.uplinks)?;
+        }
+        match masquerade::apply6(&self.names, &wanted) {
+            Ok(()) => self.rules6 = Some(wanted),
+            Err(e) if wanted.outbound.is_empty() => {
+                tracing::debug!(error = %e, "no table of IPv6 to be removed");
+                self.rules6 = Some(wanted);
+            }
+            Err(e) => {
+                self.rules6 = None;
+                report.notes.push(format!("containers are not connected to the outside by IPv6: {e}"));
             }
         }
         Ok(())

@@ -8,12 +8,12 @@ use crate::{
     hooks::{Hooks, PacketHook},
     image::GroundPort,
     names::{Names, fnv, mac_for},
-    netlink::{Link, Netlink, Route, VethEnd},
+    netlink::{Link, Netlink, Route, Route6, VethEnd},
     netns::{Netns, cookie, sysctl},
     report::{Error, Report, chain},
 };
 use muster_model::{
-    net::Subnet,
+    net::{Subnet, Subnet6},
     view::{LocalEndpoint, NetworkView, NodeView},
 };
 use nix::net::if_::if_nametoindex;
@@ -21,7 +21,7 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
@@ -32,6 +32,7 @@ pub struct Ports {
     cookies: BTreeMap<(PathBuf, u64), u64>,
     /// Host routes that were set: address -> interface index.
     routes: BTreeMap<Ipv4Addr, u32>,
+    routes6: BTreeMap<Ipv6Addr, u32>,
 }
 
 /// What the work needs at hand; the calling thread is in the host's namespace.
@@ -90,8 +91,12 @@ impl Wanted<'_> {
     /// The part of the alias that cannot be changed in place.
     fn identity(&self) -> u64 {
         let e = self.endpoint;
-        fnv(format!("{} {} {} {} {} {}", self.netns.inode(), e.ifname, e.ip, e.mac, self.net.subnet, self.net.gateway)
-            .as_bytes())
+        let net = self.net;
+        let mut text = format!("{} {} {} {} {} {}", self.netns.inode(), e.ifname, e.ip, e.mac, net.subnet, net.gateway);
+        if let Some((ip, net)) = e.ip6.zip(net.v6) {
+            text.push_str(&format!(" {ip} {} {}", net.subnet, net.gateway));
+        }
+        fnv(text.as_bytes())
     }
 
     fn alias(&self, names: &Names) -> String {
@@ -245,8 +250,31 @@ impl Ports {
             let route = Route { to, ifindex: port.ifindex, gateway: None, source: bench.source };
             let failed = |source| Error::Netlink { doing: format!("set the route to {ip}"), source };
             bench.netlink.set_route(&route).map_err(failed)?;
-            bench.netlink.set_neighbour(port.ifindex, *ip, endpoint.mac).map_err(failed)?;
+            bench.netlink.set_neighbour(port.ifindex, (*ip).into(), endpoint.mac).map_err(failed)?;
             self.routes.insert(*ip, port.ifindex);
+        }
+        self.route6(view, ports, bench)
+    }
+
+    /// The same for IPv6, where an address is one endpoint's only: networks of one host do not overlap.
+    fn route6(
+        &mut self,
+        view: &NodeView,
+        ports: &BTreeMap<String, GroundPort>,
+        bench: &mut Bench<'_>,
+    ) -> Result<(), Error> {
+        let owners: BTreeMap<Ipv6Addr, (&LocalEndpoint, u32)> =
+            view.local.iter().filter_map(|(key, e)| Some((e.ip6?, (e, ports.get(key)?.ifindex)))).collect();
+        self.routes6.retain(|ip, _| owners.contains_key(ip));
+        for (ip, (endpoint, ifindex)) in owners {
+            if self.routes6.get(&ip) == Some(&ifindex) {
+                continue;
+            }
+            let failed = |source| Error::Netlink { doing: format!("set the route to {ip}"), source };
+            let route = Route6 { to: Subnet6::containing(ip, 128), ifindex, gateway: None };
+            bench.netlink.set_route6(&route).map_err(failed)?;
+            bench.netlink.set_neighbour(ifindex, ip.into(), endpoint.mac).map_err(failed)?;
+            self.routes6.insert(ip, ifindex);
         }
         Ok(())
     }
@@ -285,7 +313,10 @@ fn create(w: &Wanted<'_>, alias: &str, bench: &mut Bench<'_>) -> Result<u32, Fau
 }
 
 fn finish(w: &Wanted<'_>, index: u32, alias: &str, bench: &mut Bench<'_>) -> Result<(), Fault> {
-    silence_ipv6(&w.veth);
+    match w.endpoint.ip6 {
+        Some(_) => route_ipv6(&w.veth).map_err(step("let the host side carry IPv6"))?,
+        None => silence_ipv6(&w.veth),
+    }
     inside(w.netns, bench.host, || configure_inside(w))?;
     bench.hooks.attach_interface(PacketHook::Container, &w.veth, index)?;
     let named = vec![LinkAttribute::IfAlias(alias.to_owned())];
@@ -295,7 +326,10 @@ fn finish(w: &Wanted<'_>, index: u32, alias: &str, bench: &mut Bench<'_>) -> Res
 /// The container's side: loopback, address, neighbour of the gateway, default route. The thread is in its namespace.
 fn configure_inside(w: &Wanted<'_>) -> Result<(), Fault> {
     let e = w.endpoint;
-    silence_ipv6(&e.ifname);
+    match e.ip6 {
+        Some(_) => own_ipv6(&e.ifname).map_err(step("let the container's interface carry IPv6"))?,
+        None => silence_ipv6(&e.ifname),
+    }
     let mut netlink = Netlink::open().map_err(step("open netlink in the container's namespace"))?;
     let find = |name: &str| if_nametoindex(name).map_err(|e| step("find the container's interface")(e.into()));
     let index = find(&e.ifname)?;
@@ -303,8 +337,14 @@ fn configure_inside(w: &Wanted<'_>) -> Result<(), Fault> {
     netlink.add_address(index, e.ip, w.net.subnet).map_err(step("give the container its address"))?;
     netlink.set_link(index, LinkFlags::Up, vec![]).map_err(step("bring the container's interface up"))?;
     netlink
-        .set_neighbour(index, w.net.gateway, mac_for(&w.veth))
+        .set_neighbour(index, w.net.gateway.into(), mac_for(&w.veth))
         .map_err(step("set the container's neighbour entry of its gateway"))?;
+    if let Some((ip, net)) = e.ip6.zip(w.net.v6) {
+        netlink.add_address6(index, ip, net.subnet).map_err(step("give the container its IPv6 address"))?;
+        netlink
+            .set_neighbour(index, net.gateway.into(), mac_for(&w.veth))
+            .map_err(step("set the container's neighbour entry of its IPv6 gateway"))?;
+    }
     if w.endpoint.default_route {
         set_default_route(&mut netlink, index, w, true)?;
     }
@@ -315,7 +355,12 @@ fn set_default_route(netlink: &mut Netlink, index: u32, w: &Wanted<'_>, on: bool
     let everywhere = Subnet::containing(Ipv4Addr::UNSPECIFIED, 0);
     let route = Route { to: everywhere, ifindex: index, gateway: Some(w.net.gateway), source: None };
     let done = if on { netlink.set_route(&route) } else { netlink.delete_route(&route) };
-    done.map_err(step("set the container's default route"))
+    done.map_err(step("set the container's default route"))?;
+    let Some(net) = w.endpoint.ip6.and(w.net.v6) else { return Ok(()) };
+    let everywhere = Subnet6::containing(Ipv6Addr::UNSPECIFIED, 0);
+    let route = Route6 { to: everywhere, ifindex: index, gateway: Some(net.gateway) };
+    let done = if on { netlink.set_route6(&route) } else { netlink.delete_route6(&route) };
+    done.map_err(step("set the container's IPv6 default route"))
 }
 
 /// What can be changed while the container runs.
@@ -341,6 +386,20 @@ fn inside<T>(netns: &Netns, host: &Netns, work: impl FnOnce() -> Result<T, Fault
     // A thread that cannot come back must do nothing more: the whole sync ends.
     host.enter().map_err(|_| Fault::Hook(Error::Worker))?;
     done
+}
+
+/// The host side of an interface that carries IPv6: no address of its own, nothing learnt.
+fn route_ipv6(interface: &str) -> io::Result<()> {
+    set_ipv6(interface, &[("addr_gen_mode", "1"), ("accept_ra", "0"), ("disable_ipv6", "0")])
+}
+
+/// The container's side: the addresses it is given, no waiting for others to object, nothing learnt from routers.
+fn own_ipv6(interface: &str) -> io::Result<()> {
+    set_ipv6(interface, &[("accept_dad", "0"), ("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", "0")])
+}
+
+fn set_ipv6(interface: &str, settings: &[(&str, &str)]) -> io::Result<()> {
+    settings.iter().try_for_each(|(name, value)| sysctl(&format!("ipv6/conf/{interface}/{name}"), value))
 }
 
 /// No link-local address, no neighbour discovery: what the data plane would drop anyway is not sent. A kernel without

@@ -3,7 +3,10 @@
 use crate::{
     counters::Reason,
     image::MapImage,
-    layout::{Addr, Backend, BackendKey, Endpoint, EndpointKey, Iface, Namespace, Published, PublishedKey, Settings},
+    layout::{
+        Addr, Addr6, Backend, BackendKey, Endpoint, EndpointKey, EndpointKey6, Iface, Iface6, Namespace, Published,
+        PublishedKey, Settings,
+    },
     report::Error,
 };
 use aya::{
@@ -25,6 +28,9 @@ pub struct Tables {
     vteps: HashMap<MapData, Addr, u32>,
     host_addrs: HashMap<MapData, Addr, u32>,
     namespaces: HashMap<MapData, u64, Namespace>,
+    ifaces6: HashMap<MapData, u32, Iface6>,
+    endpoints6: HashMap<MapData, EndpointKey6, Endpoint>,
+    subnets6: LpmTrie<MapData, Addr6, u32>,
     /// What the maps hold; nobody else writes them.
     held: MapImage,
 }
@@ -54,6 +60,9 @@ impl Tables {
             vteps: typed(dir, "vteps")?,
             host_addrs: typed(dir, "host_addrs")?,
             namespaces: typed(dir, "namespaces")?,
+            ifaces6: typed(dir, "ifaces6")?,
+            endpoints6: typed(dir, "endpoints6")?,
+            subnets6: typed(dir, "subnets6")?,
             held: MapImage::default(),
         };
         tables.read_back()?;
@@ -72,15 +81,13 @@ impl Tables {
             backends: hash_entries("backends", &self.backends)?,
             published: hash_entries("published", &self.published)?,
             networks: hash_entries("networks", &self.networks)?,
-            subnets: self
-                .subnets
-                .iter()
-                .map(|e| e.map(|(k, v)| ((k.prefix_len(), k.data()), v)))
-                .collect::<Result<_, _>>()
-                .map_err(|e| bpf("read", "subnets", &e))?,
+            subnets: trie_entries("subnets", &self.subnets)?,
             vteps: hash_entries("vteps", &self.vteps)?,
             host_addrs: hash_entries("host_addrs", &self.host_addrs)?,
             namespaces: hash_entries("namespaces", &self.namespaces)?,
+            ifaces6: hash_entries("ifaces6", &self.ifaces6)?,
+            endpoints6: hash_entries("endpoints6", &self.endpoints6)?,
+            subnets6: trie_entries("subnets6", &self.subnets6)?,
         };
         Ok(())
     }
@@ -111,6 +118,9 @@ impl Tables {
             w.put += 1;
         }
         put(&mut self.ifaces, "ifaces", &old.ifaces, &new.ifaces, &mut w)?;
+        put(&mut self.subnets6, "subnets6", &old.subnets6, &new.subnets6, &mut w)?;
+        put(&mut self.ifaces6, "ifaces6", &old.ifaces6, &new.ifaces6, &mut w)?;
+        put(&mut self.endpoints6, "endpoints6", &old.endpoints6, &new.endpoints6, &mut w)?;
         put(&mut self.endpoints, "endpoints", &old.endpoints, &new.endpoints, &mut w)?;
         put(&mut self.published, "published", &old.published, &new.published, &mut w)?;
         put(&mut self.namespaces, "namespaces", &old.namespaces, &new.namespaces, &mut w)?;
@@ -118,6 +128,9 @@ impl Tables {
         delete(&mut self.namespaces, "namespaces", &old.namespaces, &new.namespaces, &mut w)?;
         delete(&mut self.published, "published", &old.published, &new.published, &mut w)?;
         delete(&mut self.endpoints, "endpoints", &old.endpoints, &new.endpoints, &mut w)?;
+        delete(&mut self.endpoints6, "endpoints6", &old.endpoints6, &new.endpoints6, &mut w)?;
+        delete(&mut self.ifaces6, "ifaces6", &old.ifaces6, &new.ifaces6, &mut w)?;
+        delete(&mut self.subnets6, "subnets6", &old.subnets6, &new.subnets6, &mut w)?;
         delete(&mut self.ifaces, "ifaces", &old.ifaces, &new.ifaces, &mut w)?;
         delete(&mut self.subnets, "subnets", &old.subnets, &new.subnets, &mut w)?;
         delete(&mut self.host_addrs, "host_addrs", &old.host_addrs, &new.host_addrs, &mut w)?;
@@ -155,11 +168,11 @@ impl<K: Pod, V: Pod> Table<K, V> for HashMap<MapData, K, V> {
     }
 }
 
-impl Table<(u32, Addr), u32> for LpmTrie<MapData, Addr, u32> {
-    fn set(&mut self, key: &(u32, Addr), value: &u32) -> Result<(), MapError> {
+impl<A: Pod> Table<(u32, A), u32> for LpmTrie<MapData, A, u32> {
+    fn set(&mut self, key: &(u32, A), value: &u32) -> Result<(), MapError> {
         self.insert(&Key::new(key.0, key.1), value, 0)
     }
-    fn unset(&mut self, key: &(u32, Addr)) -> Result<(), MapError> {
+    fn unset(&mut self, key: &(u32, A)) -> Result<(), MapError> {
         self.remove(&Key::new(key.0, key.1))
     }
 }
@@ -197,6 +210,11 @@ fn delete<K: Ord, V: PartialEq>(
 
 fn hash_entries<K: Pod + Ord, V: Pod>(name: &str, map: &HashMap<MapData, K, V>) -> Result<BTreeMap<K, V>, Error> {
     map.iter().collect::<Result<_, _>>().map_err(|e| bpf("read", name, &e))
+}
+
+fn trie_entries<A: Pod + Ord>(name: &str, map: &LpmTrie<MapData, A, u32>) -> Result<BTreeMap<(u32, A), u32>, Error> {
+    let entries = map.iter().map(|e| e.map(|(k, v)| ((k.prefix_len(), k.data()), v)));
+    entries.collect::<Result<_, _>>().map_err(|e| bpf("read", name, &e))
 }
 
 fn typed<T: TryFrom<Map, Error = MapError>>(dir: &Path, name: &str) -> Result<T, Error> {

@@ -5,11 +5,14 @@ use muster_model::{
     assignment::{Assignment, AssignmentSet, NetworkAssignment, ServiceAssignment},
     net::{Mac, Scope, Subnet},
     spec::{EndpointMode, PublishMode},
-    view::{LocalEndpoint, Names, NetworkView, NodeView, Published, PublishedKey, RemoteEndpoint, Vip},
+    view::{
+        LocalEndpoint, Names, Network6, NetworkView, NodeView, Published, PublishedKey, PublishedKey6, RemoteEndpoint,
+        Vip,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
     path::PathBuf,
 };
 
@@ -23,7 +26,10 @@ pub struct Endpoint {
     pub subnet: Subnet,
     pub gateway: Ipv4Addr,
     pub internal: bool,
+    pub isolated: bool,
     pub mtu: u16,
+    /// Its IPv6 address, and the network's half that it is in.
+    pub v6: Option<(Ipv6Addr, Network6)>,
     pub ip: Ipv4Addr,
     pub mac: Mac,
     pub netns: PathBuf,
@@ -33,6 +39,7 @@ pub struct Endpoint {
     pub names: Vec<String>,
     /// Ports of the host that lead to it.
     pub published: Vec<(PublishedKey, u16)>,
+    pub published6: Vec<(PublishedKey6, u16)>,
 }
 
 /// The view of `me` at these assignments and endpoints. `overlay_mtu`: the underlay's less the tunnel header.
@@ -100,6 +107,12 @@ pub fn names(set: &AssignmentSet, endpoints: &[Endpoint]) -> Names {
             add(e.scope, name, vec![e.ip]);
         }
     }
+    for (e, (ip, _)) in endpoints.iter().filter_map(|e| Some((e, e.v6?))) {
+        let table = &mut names.entry(e.scope).or_default().names6;
+        for name in &e.names {
+            table.entry(name.to_ascii_lowercase()).or_default().push(ip);
+        }
+    }
     names
 }
 
@@ -126,7 +139,15 @@ fn networks(set: &AssignmentSet) -> BTreeMap<NetworkId, &NetworkAssignment> {
 }
 
 fn network_view(n: &NetworkAssignment, mtu: u16) -> NetworkView {
-    NetworkView { name: n.name.clone(), subnet: n.subnet, gateway: n.gateway, mtu, internal: n.internal }
+    NetworkView {
+        name: n.name.clone(),
+        subnet: n.subnet,
+        gateway: n.gateway,
+        mtu,
+        internal: n.internal,
+        isolated: false,
+        v6: None,
+    }
 }
 
 fn add_local(view: &mut NodeView, e: &Endpoint) {
@@ -136,10 +157,13 @@ fn add_local(view: &mut NodeView, e: &Endpoint) {
         gateway: e.gateway,
         mtu: e.mtu,
         internal: e.internal,
+        isolated: e.isolated,
+        v6: e.v6.map(|(_, network)| network),
     });
     let local = LocalEndpoint {
         scope: e.scope,
         ip: e.ip,
+        ip6: e.v6.map(|(ip, _)| ip),
         mac: e.mac,
         netns: e.netns.clone(),
         ifname: e.ifname.clone(),
@@ -152,6 +176,10 @@ fn add_local(view: &mut NodeView, e: &Endpoint) {
         if published.scope == e.scope {
             published.backends.push(SocketAddrV4::new(e.ip, *port));
         }
+    }
+    if let Some((ip, _)) = e.v6 {
+        let to = |port| SocketAddrV6::new(ip, port, 0, 0);
+        view.published6.extend(e.published6.iter().map(|(key, port)| (*key, to(*port))));
     }
 }
 

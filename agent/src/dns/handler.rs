@@ -15,7 +15,10 @@ use hickory_server::{
 };
 use muster_model::{net::Scope, view::Names};
 use rand::seq::SliceRandom as _;
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 /// Clients that cache must not keep an address longer than a replaced task lives on elsewhere; Docker says 600, and
 /// clients of dnsrr services suffer for it.
@@ -50,6 +53,13 @@ fn look(names: &Names, scopes: &[Scope], name: &str) -> Known {
         }
     }
     found.map_or(Known::Elsewhere, Known::Here)
+}
+
+/// The IPv6 addresses of a name of ours.
+fn look6(names: &Names, scopes: &[Scope], name: &str) -> Vec<Ipv6Addr> {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let tables = scopes.iter().filter_map(|scope| names.get(scope));
+    tables.filter_map(|t| t.names6.get(&name)).flatten().copied().collect()
 }
 
 /// The name whose address an `in-addr.arpa` question asks for (RFC 1035, section 3.5).
@@ -88,6 +98,12 @@ impl Handler {
                 let records =
                     ips.into_iter().map(|ip| Record::from_rdata(name.clone(), TTL_S, RData::A(rdata::A(ip)))).collect();
                 (ResponseCode::NoError, records)
+            }
+            Known::Here(_) if kind == RecordType::AAAA => {
+                let mut ips = look6(&names, &scopes.scopes, &text);
+                ips.shuffle(&mut rand::rng());
+                let record = |ip| Record::from_rdata(name.clone(), TTL_S, RData::AAAA(rdata::AAAA(ip)));
+                (ResponseCode::NoError, ips.into_iter().map(record).collect())
             }
             // The name is ours, other kinds of records it has none of: no error, no answers (RFC 2308, section 2.2).
             Known::Here(_) => (ResponseCode::NoError, Vec::new()),
@@ -152,7 +168,10 @@ mod tests {
     use muster_model::view::NameTable;
 
     fn names() -> Names {
-        let table = |name: &str, ip: [u8; 4]| NameTable { names: [(name.to_owned(), vec![Ipv4Addr::from(ip)])].into() };
+        let table = |name: &str, ip: [u8; 4]| NameTable {
+            names: [(name.to_owned(), vec![Ipv4Addr::from(ip)])].into(),
+            ..NameTable::default()
+        };
         [(Scope::vni(1), table("web", [10, 0, 0, 2])), (Scope::vni(2), table("db", [10, 0, 1, 2]))].into()
     }
 

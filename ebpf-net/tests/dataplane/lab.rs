@@ -157,8 +157,15 @@ impl Lab {
     /// A network with addresses of its own choice.
     pub fn network(&mut self, scope: Scope, subnet: &str) -> &mut NetworkView {
         let subnet: Subnet = subnet.parse().expect("a valid subnet");
-        let view =
-            NetworkView { name: format!("{scope:?}"), subnet, gateway: subnet.gateway(), mtu: MTU, internal: false };
+        let view = NetworkView {
+            name: format!("{scope:?}"),
+            subnet,
+            gateway: subnet.gateway(),
+            mtu: MTU,
+            internal: false,
+            isolated: false,
+            v6: None,
+        };
         self.networks.entry(scope).or_insert(view)
     }
 
@@ -210,6 +217,7 @@ impl Lab {
                 let endpoint = LocalEndpoint {
                     scope: p.scope,
                     ip: p.ip,
+                    ip6: None,
                     mac: Mac::of(p.ip),
                     netns: p.netns.clone(),
                     ifname: p.ifname.clone(),
@@ -283,7 +291,7 @@ impl Lab {
     /// Entries in a host's connection table.
     pub fn connections(&self, host: usize) -> usize {
         use aya::maps::{HashMap, Map, MapData};
-        let pin = self.bpffs_dir(host).join("maps_1").join("conns");
+        let pin = self.bpffs_dir(host).join("maps_2").join("conns");
         let data = MapData::from_pin(pin).expect("the connection table is pinned");
         let map = Map::from_map_data(data).expect("a map");
         let table: HashMap<MapData, [u8; 20], [u8; 48]> = map.try_into().expect("its key and value");

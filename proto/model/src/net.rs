@@ -1,7 +1,11 @@
 //! Addresses as the data plane and the allocator see them.
 
 use serde::{Deserialize, Serialize};
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 /// A hardware address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -136,6 +140,94 @@ impl<'de> Deserialize<'de> for Subnet {
     }
 }
 
+/// An IPv6 network: the address has no bits set outside of the prefix.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subnet6 {
+    addr: Ipv6Addr,
+    prefix: u8,
+}
+
+impl Subnet6 {
+    /// `None` when `prefix` is above 128 or `addr` has bits outside of it.
+    pub fn new(addr: Ipv6Addr, prefix: u8) -> Option<Self> {
+        (prefix <= 128 && Self::containing(addr, prefix).addr == addr).then_some(Self { addr, prefix })
+    }
+
+    /// The network that `addr` lies in. `prefix` above 128 counts as 128.
+    pub fn containing(addr: Ipv6Addr, prefix: u8) -> Self {
+        let prefix = prefix.min(128);
+        Self { addr: Ipv6Addr::from(u128::from(addr) & mask6(prefix)), prefix }
+    }
+
+    pub const fn addr(self) -> Ipv6Addr {
+        self.addr
+    }
+
+    pub const fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    pub fn contains(self, ip: Ipv6Addr) -> bool {
+        u128::from(ip) & mask6(self.prefix) == u128::from(self.addr)
+    }
+
+    pub fn overlaps(self, other: Self) -> bool {
+        self.contains(other.addr) || other.contains(self.addr)
+    }
+
+    /// The `n`-th address, 0 being the network's own (the anycast address of its routers). `None` outside of the network.
+    pub fn nth(self, n: u128) -> Option<Ipv6Addr> {
+        let ip = Ipv6Addr::from(u128::from(self.addr).checked_add(n)?);
+        self.contains(ip).then_some(ip)
+    }
+
+    /// The gateway: the first host address.
+    pub fn gateway(self) -> Ipv6Addr {
+        self.nth(1).unwrap_or(self.addr)
+    }
+}
+
+fn mask6(prefix: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0)
+}
+
+impl FromStr for Subnet6 {
+    type Err = SubnetParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refuse = |why| SubnetParseError { text: text.chars().take(80).collect(), why };
+        let (addr, prefix) = text.split_once('/').ok_or_else(|| refuse("no prefix length"))?;
+        let addr: Ipv6Addr = addr.parse().map_err(|_| refuse("not an IPv6 address"))?;
+        let prefix: u8 =
+            prefix.parse().ok().filter(|p| *p <= 128).ok_or_else(|| refuse("the prefix is not 0 to 128"))?;
+        Self::new(addr, prefix).ok_or_else(|| refuse("address bits are set outside of the prefix"))
+    }
+}
+
+impl fmt::Display for Subnet6 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.prefix)
+    }
+}
+
+impl fmt::Debug for Subnet6 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Subnet6 {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Subnet6 {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// The transport protocol of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -217,6 +309,20 @@ mod tests {
         let one: Subnet = "10.0.0.7/32".parse().expect("valid");
         assert_eq!(one.nth(0), Some(Ipv4Addr::new(10, 0, 0, 7)));
         assert_eq!(one.nth(1), None);
+    }
+
+    #[test]
+    fn an_ipv6_network_does_arithmetic_to_its_ends() {
+        for bad in ["fd00::1/64", "fd00::", "fd00::/129", "10.0.0.0/8", ""] {
+            assert!(bad.parse::<Subnet6>().is_err(), "{bad}");
+        }
+        let net: Subnet6 = "fd00:0:0:7::/64".parse().expect("valid");
+        assert_eq!(net.gateway(), "fd00:0:0:7::1".parse::<Ipv6Addr>().expect("valid"));
+        assert_eq!(net.nth(1 << 64), None);
+        let all: Subnet6 = "::/0".parse().expect("valid");
+        assert!(all.overlaps(net) && net.overlaps(all) && all.nth(u128::MAX).is_some());
+        let one: Subnet6 = "fd00::7/128".parse().expect("valid");
+        assert_eq!((one.nth(0), one.nth(1)), (Some(one.addr()), None));
     }
 
     #[test]

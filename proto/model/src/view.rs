@@ -3,11 +3,11 @@
 //! `agent-core` computes a [`NodeView`] from the node's assignments and the engine's own endpoints; `ebpf-net` turns it
 //! into kernel maps and interfaces; the DNS server answers from it. Equal views give equal kernels.
 
-use crate::net::{Mac, Protocol, Scope, Subnet};
+use crate::net::{Mac, Protocol, Scope, Subnet, Subnet6};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
     path::PathBuf,
 };
 
@@ -24,6 +24,8 @@ pub struct NodeView {
     pub vips: BTreeMap<(Scope, Ipv4Addr), Vip>,
     /// Ports that this host answers from outside, by (protocol, port).
     pub published: BTreeMap<PublishedKey, Published>,
+    /// The same at IPv6 addresses: each leads to one container of this host.
+    pub published6: BTreeMap<PublishedKey6, SocketAddrV6>,
 }
 
 /// One network as this host sees it.
@@ -38,6 +40,18 @@ pub struct NetworkView {
     pub mtu: u16,
     /// No way out of the network.
     pub internal: bool,
+    /// Its containers do not reach each other directly (Docker's `enable_icc=false`).
+    pub isolated: bool,
+    /// Networks of this host may have IPv6 besides.
+    pub v6: Option<Network6>,
+}
+
+/// The IPv6 half of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network6 {
+    pub subnet: Subnet6,
+    /// Neighbour discovery for it is answered in eBPF.
+    pub gateway: Ipv6Addr,
 }
 
 /// An endpoint of a container on this host.
@@ -45,6 +59,8 @@ pub struct NetworkView {
 pub struct LocalEndpoint {
     pub scope: Scope,
     pub ip: Ipv4Addr,
+    /// On a network with IPv6.
+    pub ip6: Option<Ipv6Addr>,
     pub mac: Mac,
     /// The container's network namespace, a path that can be opened and handed to setns(2).
     pub netns: PathBuf,
@@ -78,6 +94,14 @@ pub struct PublishedKey {
     pub host_ip: Ipv4Addr,
 }
 
+/// A port of this host at an IPv6 address; `::` is every address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PublishedKey6 {
+    pub protocol: Protocol,
+    pub port: u16,
+    pub host_ip: Ipv6Addr,
+}
+
 /// Where connections to a published port go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
@@ -91,6 +115,8 @@ pub struct Published {
 pub struct NameTable {
     /// service -> VIP (or its tasks for endpoint mode dnsrr), `tasks.SERVICE` -> tasks, container name or alias -> address.
     pub names: BTreeMap<String, Vec<Ipv4Addr>>,
+    /// The IPv6 addresses of those names that have any.
+    pub names6: BTreeMap<String, Vec<Ipv6Addr>>,
 }
 
 /// The name tables of this host's networks.

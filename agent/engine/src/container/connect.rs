@@ -3,7 +3,7 @@
 use super::{actor::Actor, etc, joined, links};
 use crate::{
     engine::Shared,
-    net::NetworkRecord,
+    net::{NetworkRecord, check_driver_opts},
     record::{Durability, Place},
 };
 use muster_calls::{Error, Kind, Result};
@@ -33,12 +33,14 @@ impl Shared {
             )));
         }
         let place = asked_for(settings)?;
-        if place.wanted_ip.is_some() && network.is_predefined() {
+        if (place.wanted_ip.is_some() || place.wanted_ip6.is_some()) && network.is_predefined() {
             return Err(Error::invalid(
                 "invalid config for network bridge: user specified IP address is supported on user defined networks only",
             ));
         }
-        if place.wanted_ip.is_some() && !network.subnet_given {
+        let unconfigured = (place.wanted_ip.is_some() && !network.subnet_given)
+            || (place.wanted_ip6.is_some() && !network.subnet6_given);
+        if unconfigured {
             return Err(Error::invalid(format!(
                 "invalid config for network {}: invalid endpoint settings:\nuser specified IP address is supported only when connecting to networks with user configured subnets",
                 network.name
@@ -56,9 +58,14 @@ impl Shared {
 /// What settings say of a place, whatever network it is on.
 fn asked_for(settings: EndpointSettings) -> Result<Place> {
     let ipam = settings.ipam_config.unwrap_or_default();
-    if !ipam.ipv6_address.is_empty() || !ipam.link_local_ips.is_empty() {
-        return Err(Error::unimplemented("IPv6 and link-local addresses of endpoints (IPAMConfig)"));
+    if !ipam.link_local_ips.is_empty() {
+        return Err(Error::unimplemented("link-local addresses of endpoints (IPAMConfig.LinkLocalIPs)"));
     }
+    let wanted_ip6 = match ipam.ipv6_address.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| Error::invalid(format!("invalid IPv6 address: {text}")))?),
+    };
+    check_driver_opts(&settings.driver_opts)?;
     links::check_place(&settings.links)?;
     let wanted_ip = match ipam.ipv4_address.as_str() {
         "" => None,
@@ -70,6 +77,7 @@ fn asked_for(settings: EndpointSettings) -> Result<Place> {
     };
     Ok(Place {
         wanted_ip,
+        wanted_ip6,
         wanted_mac,
         aliases: settings.aliases,
         links: settings.links,

@@ -92,6 +92,9 @@ fn hosts(shared: &Shared, record: &Record) -> String {
     };
     for got in record.places.iter().filter_map(|p| p.got.as_ref()) {
         let _ = writeln!(text, "{}\t{own}", got.ip); // Writing to a String does not fail.
+        if let Some((ip, _)) = got.v6 {
+            let _ = writeln!(text, "{ip}\t{own}");
+        }
     }
     text
 }

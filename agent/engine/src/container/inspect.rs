@@ -139,9 +139,11 @@ impl Shared {
 
     fn settings(&self, record: &Record, place: &Place) -> EndpointSettings {
         let mut settings = EndpointSettings {
-            ipam_config: place
-                .wanted_ip
-                .map(|ip| EndpointIpamConfig { ipv4_address: ip.to_string(), ..EndpointIpamConfig::default() }),
+            ipam_config: (place.wanted_ip.is_some() || place.wanted_ip6.is_some()).then(|| EndpointIpamConfig {
+                ipv4_address: place.wanted_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+                ipv6_address: place.wanted_ip6.map(|ip| ip.to_string()).unwrap_or_default(),
+                ..EndpointIpamConfig::default()
+            }),
             aliases: place.aliases.clone(),
             links: place.links.clone(),
             mac_address: place.wanted_mac.map(|m| m.to_string()).unwrap_or_default(),
@@ -157,6 +159,11 @@ impl Shared {
             settings.ip_address = got.ip.to_string();
             settings.ip_prefix_len = got.prefix.into();
             settings.mac_address = got.mac.to_string();
+            if let Some((ip, network)) = got.v6 {
+                settings.ipv6_gateway = network.gateway.to_string();
+                settings.global_ipv6_address = ip.to_string();
+                settings.global_ipv6_prefix_len = network.subnet.prefix().into();
+            }
         }
         settings
     }

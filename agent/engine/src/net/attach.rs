@@ -7,7 +7,7 @@ use crate::{
     names,
     record::{Got, Place, Record},
 };
-use muster_calls::{Kind, Result};
+use muster_calls::{Error, Kind, Result};
 use muster_model::{AttachmentId, cluster::AttachRequest, net::Mac};
 
 impl Shared {
@@ -20,6 +20,9 @@ impl Shared {
     /// Has the cluster give an address; the place then knows its network.
     pub(super) async fn take_spanning(&self, record: &Record, place: &mut Place, ifname: String) -> Result<Got> {
         place.spanning = true;
+        if place.wanted_ip6.is_some() {
+            return Err(Error::unimplemented("IPv6 on networks of the cluster (IPAMConfig.IPv6Address)"));
+        }
         let id = *place.attachment.get_or_insert_with(draw);
         let given = self.config.spanning.attach(self.attach_request(record, place, id)).await?;
         place.network.clone_from(&given.network_name);
@@ -27,7 +30,7 @@ impl Shared {
         let (ip, mac) = (given.ip, place.wanted_mac.unwrap_or(Mac::of(given.ip)));
         let (gateway, prefix) = (given.gateway, given.subnet.prefix());
         place.cluster = Some(cluster_place(&given));
-        Ok(Got { endpoint_id: names::new_id(), ip, mac, gateway, prefix, ifname })
+        Ok(Got { endpoint_id: names::new_id(), ip, mac, gateway, prefix, ifname, v6: None })
     }
 
     fn attach_request(&self, record: &Record, place: &Place, id: AttachmentId) -> AttachRequest {

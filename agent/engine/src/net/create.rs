@@ -1,13 +1,19 @@
 //! Making a network: what may be asked for, checked field by field.
 
-use super::networks::{BINDING_OPTION, MTU_OPTION, NetworkRecord, Networks, PREDEFINED};
-use crate::error;
+use super::{
+    ipam::unique_local,
+    networks::{BINDING_OPTION, ICC_OPTION, MTU_OPTION, NetworkRecord, Networks, PREDEFINED, parse_bool},
+};
+use crate::{error, names};
 use muster_calls::{Error, Result};
 use muster_model::{
     engine::{Ipam, IpamConfig, NetworkCreate, Strings},
-    net::Subnet,
+    net::{Subnet, Subnet6},
 };
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 impl Networks {
     /// Checks and makes a network. Blocks on the disk.
@@ -31,14 +37,81 @@ impl Networks {
             labels: body.labels,
             options: check_options(body.options)?,
             ipam_options: ipam.options.clone(),
+            enable_ipv6: body.enable_ipv6 == Some(true),
             ..NetworkRecord::default()
         };
-        self.choose_addresses(&mut record, ipam)?;
+        let (config, config6) = configs(ipam)?;
+        self.choose_addresses(&mut record, config)?;
+        match (record.enable_ipv6, config6) {
+            (true, config) => self.choose_addresses6(&mut record, config.unwrap_or_default())?,
+            (false, Some(config)) => {
+                return Err(Error::invalid(format!(
+                    "invalid subnet {}: an IPv6 subnet needs a network with IPv6 (EnableIPv6, --ipv6)",
+                    config.subnet
+                )));
+            }
+            (false, None) => {}
+        }
         self.add(record).map_err(error::disk)
     }
 
-    fn choose_addresses(&self, record: &mut NetworkRecord, ipam: Ipam) -> Result<()> {
-        let config = single_config(ipam)?;
+    fn choose_addresses6(&self, record: &mut NetworkRecord, config: IpamConfig) -> Result<()> {
+        let subnet = match config.subnet.as_str() {
+            "" => self.free_subnet6(),
+            text => {
+                record.subnet6_given = true;
+                self.check_overlap6(parse_subnet6(text)?)?
+            }
+        };
+        let inside = |field: &str, text: &str| -> Result<Ipv6Addr> {
+            let ip = text
+                .parse::<Ipv6Addr>()
+                .map_err(|_| Error::invalid(format!("invalid {field} {text}: expected an IPv6 address")))?;
+            let good = subnet.contains(ip).then_some(ip);
+            good.ok_or_else(|| Error::invalid(format!("invalid {field} {ip}: it should be inside of subnet {subnet}")))
+        };
+        record.gateway6 =
+            Some(if config.gateway.is_empty() { subnet.gateway() } else { inside("gateway", &config.gateway)? });
+        if !config.ip_range.is_empty() {
+            let range = parse_subnet6(&config.ip_range)?;
+            inside("ip-range", &range.addr().to_string())?;
+            if range.prefix() < subnet.prefix() {
+                return Err(Error::invalid(format!(
+                    "invalid ip-range {range}: it should be inside of subnet {subnet}"
+                )));
+            }
+            record.ip_range6 = Some(range);
+        }
+        for (name, ip) in &config.auxiliary_addresses {
+            inside(&format!("auxiliary address {name}"), ip)?;
+        }
+        record.auxiliary6 = config.auxiliary_addresses;
+        record.subnet6 = Some(subnet);
+        Ok(())
+    }
+
+    fn check_overlap6(&self, subnet: Subnet6) -> Result<Subnet6> {
+        match self.all().iter().find(|n| n.subnet6.is_some_and(|s| s.overlaps(subnet))) {
+            Some(other) => Err(Error::forbidden(format!(
+                "invalid pool request: Pool overlaps with other one on this address space (subnet {subnet}, network {})",
+                other.name
+            ))),
+            None => Ok(subnet),
+        }
+    }
+
+    /// Drawn anew until it is nobody else's: at the first time, but for an accident once in the life of the universe.
+    fn free_subnet6(&self) -> Subnet6 {
+        loop {
+            let random = names::new_id().get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+            let subnet = unique_local(random.unwrap_or_default());
+            if self.check_overlap6(subnet).is_ok() {
+                return subnet;
+            }
+        }
+    }
+
+    fn choose_addresses(&self, record: &mut NetworkRecord, config: IpamConfig) -> Result<()> {
         let subnet = match config.subnet.as_str() {
             "" => self.free_subnet().map_err(|e| Error::internal(format!("could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network: {e}")))?,
             text => {
@@ -121,7 +194,6 @@ fn check_kind(body: &NetworkCreate) -> Result<()> {
         )));
     }
     let refused = [
-        (body.enable_ipv6 == Some(true), "IPv6 on networks (EnableIPv6)"),
         (body.enable_ipv4 == Some(false), "a network without IPv4 (EnableIPv4)"),
         (body.ingress, "an ingress network of driver bridge (Ingress)"),
         (body.config_only, "a configuration-only network (ConfigOnly)"),
@@ -133,6 +205,8 @@ fn check_kind(body: &NetworkCreate) -> Result<()> {
     refused.into_iter().find(|(set, _)| *set).map_or(Ok(()), |(_, what)| Err(Error::unimplemented(what)))
 }
 
+const MASQUERADE_OPTION: &str = "com.docker.network.bridge.enable_ip_masquerade";
+
 fn check_options(options: Strings) -> Result<Strings> {
     for (key, value) in &options {
         let bad =
@@ -140,31 +214,42 @@ fn check_options(options: Strings) -> Result<Strings> {
         match key.as_str() {
             MTU_OPTION if value.parse::<u32>().is_ok_and(|mtu| (68..=65_535).contains(&mtu)) => {}
             MTU_OPTION => return bad("68 to 65535"),
-            BINDING_OPTION if value.parse::<Ipv4Addr>().is_ok() => {}
+            BINDING_OPTION if value.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4()) => {}
             BINDING_OPTION => return bad("an IPv4 address"),
-            "com.docker.network.bridge.enable_icc" | "com.docker.network.bridge.enable_ip_masquerade"
-                if value == "true" => {}
+            ICC_OPTION | MASQUERADE_OPTION if parse_bool(value).is_none() => return bad("true or false"),
+            ICC_OPTION => {}
+            // Without it others would need routes into the network, and nobody outside is let in by a container's address.
+            MASQUERADE_OPTION if parse_bool(value) == Some(true) => {}
             _ => return Err(Error::unimplemented(format!("network option {key}={value}"))),
         }
     }
     Ok(options)
 }
 
-fn single_config(ipam: Ipam) -> Result<IpamConfig> {
+/// What is asked for of IPv4 (everything may be left open) and of IPv6.
+fn configs(ipam: Ipam) -> Result<(IpamConfig, Option<IpamConfig>)> {
     if !matches!(ipam.driver.as_str(), "" | "default") {
         return Err(Error::unimplemented(format!("IPAM driver {}", ipam.driver)));
     }
-    let mut configs = ipam.config.into_iter();
-    match (configs.next(), configs.next()) {
-        (_, Some(_)) => Err(Error::unimplemented("more than one subnet of one network (IPAM.Config)")),
-        (config, None) => Ok(config.unwrap_or_default()),
+    let is_v6 = |c: &IpamConfig| [&c.subnet, &c.ip_range, &c.gateway].into_iter().any(|t| t.contains(':'));
+    let (mut six, mut four): (Vec<_>, Vec<_>) = ipam.config.into_iter().partition(is_v6);
+    if six.len() > 1 || four.len() > 1 {
+        return Err(Error::unimplemented("more than one subnet of one family on one network (IPAM.Config)"));
+    }
+    Ok((four.pop().unwrap_or_default(), six.pop()))
+}
+
+fn parse_subnet6(text: &str) -> Result<Subnet6> {
+    let strict = text.parse::<Subnet6>();
+    let loose = text.split_once('/').and_then(|(ip, p)| Some(Subnet6::containing(ip.parse().ok()?, p.parse().ok()?)));
+    match (strict, loose) {
+        (Ok(subnet), _) => Ok(subnet),
+        (Err(_), Some(meant)) => Err(Error::invalid(format!("invalid subnet {text}: it should be {meant}"))),
+        (Err(e), None) => Err(Error::invalid(e.to_string())),
     }
 }
 
 fn parse_subnet(text: &str) -> Result<Subnet> {
-    if text.contains(':') {
-        return Err(Error::unimplemented(format!("an IPv6 subnet ({text})")));
-    }
     let strict = text.parse::<Subnet>();
     let loose = text.split_once('/').and_then(|(ip, p)| Some(Subnet::containing(ip.parse().ok()?, p.parse().ok()?)));
     match (strict, loose) {

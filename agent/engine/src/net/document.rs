@@ -22,6 +22,12 @@ fn document(network: &NetworkRecord, containers: BTreeMap<String, NetworkContain
         gateway: network.gateway.map(|g| g.to_string()).unwrap_or_default(),
         auxiliary_addresses: network.auxiliary.clone(),
     });
+    let config6 = network.subnet6.map(|subnet| IpamConfig {
+        subnet: subnet.to_string(),
+        ip_range: network.ip_range6.map(|r| r.to_string()).unwrap_or_default(),
+        gateway: network.gateway6.map(|g| g.to_string()).unwrap_or_default(),
+        auxiliary_addresses: network.auxiliary6.clone(),
+    });
     NetworkResource {
         name: network.name.clone(),
         id: network.id.clone(),
@@ -29,10 +35,11 @@ fn document(network: &NetworkRecord, containers: BTreeMap<String, NetworkContain
         scope: "local".to_owned(),
         driver: network.driver.clone(),
         enable_ipv4: true,
+        enable_ipv6: network.enable_ipv6,
         ipam: Ipam {
             driver: "default".to_owned(),
             options: network.ipam_options.clone(),
-            config: config.into_iter().collect(),
+            config: config.into_iter().chain(config6).collect(),
         },
         internal: network.internal,
         attachable: network.attachable,
@@ -97,7 +104,7 @@ impl Shared {
                 endpoint_id: got.endpoint_id.clone(),
                 mac_address: got.mac.to_string(),
                 ipv4_address: format!("{}/{}", got.ip, got.prefix),
-                ipv6_address: String::new(),
+                ipv6_address: got.v6.map(|(ip, n)| format!("{ip}/{}", n.subnet.prefix())).unwrap_or_default(),
             };
             Some((record.id.clone(), place))
         };

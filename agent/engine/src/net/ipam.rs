@@ -1,9 +1,12 @@
 //! Addresses on the networks of this host: which are taken, which is next; and subnets for new networks. Pure.
 
-use muster_model::net::Subnet;
+use muster_model::{
+    net::{Subnet, Subnet6},
+    view::Network6,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 /// An address or subnet that cannot be had. The texts are Docker's where it has one.
@@ -13,8 +16,10 @@ pub enum Error {
     InUse,
     #[error("no available IPv4 addresses on this network's address pools: {network}")]
     Exhausted { network: String },
+    #[error("no available IPv6 addresses on this network's address pools: {network}")]
+    Exhausted6 { network: String },
     #[error("invalid address {ip}: It does not belong to any of this network's subnets")]
-    Outside { ip: Ipv4Addr },
+    Outside { ip: IpAddr },
     #[error("all predefined address pools have been fully subnetted")]
     NoSubnet,
 }
@@ -32,6 +37,7 @@ pub struct Range {
 #[derive(Clone, Debug, Default)]
 pub struct Ipam {
     taken: BTreeMap<String, BTreeSet<Ipv4Addr>>,
+    taken6: BTreeMap<String, BTreeSet<Ipv6Addr>>,
 }
 
 impl Ipam {
@@ -49,6 +55,39 @@ impl Ipam {
         Ok(ip)
     }
 
+    /// As [`Ipam::take`], of a network's IPv6 half; `range` as [`Range::ip_range`].
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn take6(
+        &mut self,
+        network: &str,
+        net: Network6,
+        range: Option<Subnet6>,
+        wanted: Option<Ipv6Addr>,
+    ) -> Result<Ipv6Addr, Error> {
+        let taken = self.taken6.entry(network.to_owned()).or_default();
+        let free = |ip: &Ipv6Addr| *ip != net.gateway && *ip != net.subnet.addr() && !taken.contains(ip);
+        let ip = match wanted {
+            Some(ip) if !net.subnet.contains(ip) => return Err(Error::Outside { ip: ip.into() }),
+            Some(ip) if !free(&ip) => return Err(Error::InUse),
+            Some(ip) => ip,
+            None => {
+                // At most one more candidate than taken and reserved addresses is looked at, however wide the pool is.
+                let pool = range.unwrap_or(net.subnet);
+                let mut candidates = (0..taken.len() as u128 + 4).map_while(|n| pool.nth(n));
+                candidates.find(free).ok_or_else(|| Error::Exhausted6 { network: network.to_owned() })?
+            }
+        };
+        taken.insert(ip);
+        Ok(ip)
+    }
+
+    /// As [`Ipam::hold`].
+    pub fn hold6(&mut self, network: &str, ip: Ipv6Addr) {
+        self.taken6.entry(network.to_owned()).or_default().insert(ip);
+    }
+
     /// Marks an address as taken that a record says is in use, or that a user keeps out of the pool.
     pub fn hold(&mut self, network: &str, ip: Ipv4Addr) {
         self.taken.entry(network.to_owned()).or_default().insert(ip);
@@ -61,15 +100,23 @@ impl Ipam {
         }
     }
 
+    /// As [`Ipam::give_back`].
+    pub fn give_back6(&mut self, network: &str, ip: Ipv6Addr) {
+        if let Some(taken) = self.taken6.get_mut(network) {
+            taken.remove(&ip);
+        }
+    }
+
     /// Forgets a removed network.
     pub fn forget(&mut self, network: &str) {
         self.taken.remove(network);
+        self.taken6.remove(network);
     }
 }
 
 fn check_static(taken: &BTreeSet<Ipv4Addr>, range: Range, ip: Ipv4Addr) -> Result<Ipv4Addr, Error> {
     if !range.subnet.contains(ip) {
-        return Err(Error::Outside { ip });
+        return Err(Error::Outside { ip: ip.into() });
     }
     let reserved = is_reserved(range, ip);
     if reserved || taken.contains(&ip) { Err(Error::InUse) } else { Ok(ip) }
@@ -101,6 +148,14 @@ pub fn free_subnet(pools: &[(Subnet, u8)], used: &[Subnet]) -> Result<Subnet, Er
         })
         .find(|candidate| !used.iter().any(|u| u.overlaps(*candidate)))
         .ok_or(Error::NoSubnet)
+}
+
+/// A subnet of 64 bits for a network that names none: of the addresses that everybody may draw for himself (RFC 4193, section 3.2),
+/// from `random` bits.
+pub fn unique_local(random: u64) -> Subnet6 {
+    // fd, 40 bits of global id, 16 of subnet id.
+    let high = 0xfd << 56 | random & 0x00ff_ffff_ffff_ffff;
+    Subnet6::containing(Ipv6Addr::from(u128::from(high) << 64), 64)
 }
 
 /// Where subnets of unconfigured networks come from: private ranges, as Docker's defaults.
@@ -150,6 +205,23 @@ mod tests {
         assert_eq!(ipam.take("n", r, Some(ip(20))), Err(Error::InUse));
         assert_eq!(ipam.take("n", r, Some(ip(1))), Err(Error::InUse));
         assert!(matches!(ipam.take("n", r, Some(Ipv4Addr::new(10, 0, 1, 1))), Err(Error::Outside { .. })));
+    }
+
+    #[test]
+    fn ipv6_addresses_are_unique_and_drawn_from_the_range() {
+        let subnet: Subnet6 = "fd00::/64".parse().expect("valid");
+        let net = Network6 { subnet, gateway: subnet.gateway() };
+        let ip = |text: &str| text.parse::<Ipv6Addr>().expect("valid");
+        let mut ipam = Ipam::default();
+        assert_eq!(ipam.take6("n", net, None, None), Ok(ip("fd00::2")));
+        assert_eq!(ipam.take6("n", net, None, Some(ip("fd00::2"))), Err(Error::InUse));
+        assert_eq!(ipam.take6("n", net, None, Some(ip("fd00::1"))), Err(Error::InUse));
+        assert!(matches!(ipam.take6("n", net, None, Some(ip("fd01::2"))), Err(Error::Outside { .. })));
+        let range = "fd00::ff:0/127".parse().ok();
+        let drawn = [ipam.take6("n", net, range, None), ipam.take6("n", net, range, None)];
+        assert_eq!(drawn, [Ok(ip("fd00::ff:0")), Ok(ip("fd00::ff:1"))]);
+        assert!(matches!(ipam.take6("n", net, range, None), Err(Error::Exhausted6 { .. })));
+        assert!(unique_local(u64::MAX).to_string().starts_with("fdff:"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod document;
 mod ipam;
 pub(crate) mod netns;
 mod networks;
+mod options;
 mod plug;
 mod ports;
 mod publish;
@@ -20,6 +21,7 @@ pub use plug::{Dns, Endpoint, Network, NetworkError, NoNetwork, Published, Sandb
 pub use spanning::{NoSpanning, Spanning};
 
 pub(crate) use networks::{NetworkRecord, Networks};
+pub(crate) use options::check_driver_opts;
 pub(crate) use ports::Ports;
 pub(crate) use publish::parse_port;
 pub(crate) use sandbox::gives_names;

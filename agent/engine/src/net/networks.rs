@@ -9,12 +9,17 @@ use crate::{
     record::{Durability, durable},
 };
 use muster_calls::{Error, Result};
-use muster_model::{Timestamp, engine::Strings, net::Subnet};
+use muster_model::{
+    Timestamp,
+    engine::Strings,
+    net::{Subnet, Subnet6},
+    view::Network6,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -22,6 +27,7 @@ use std::{
 /// The networks that every host has.
 pub(crate) const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
 pub(super) const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+pub(super) const ICC_OPTION: &str = "com.docker.network.bridge.enable_icc";
 pub(super) const BINDING_OPTION: &str = "com.docker.network.bridge.host_binding_ipv4";
 
 /// A network of this host.
@@ -47,11 +53,27 @@ pub(crate) struct NetworkRecord {
     pub ipam_options: Option<Strings>,
     /// The subnet was chosen by a user: only then may containers ask for an address (as in Docker).
     pub subnet_given: bool,
+    /// IPv6 besides IPv4. The fields below are as their namesakes above.
+    pub enable_ipv6: bool,
+    pub subnet6: Option<Subnet6>,
+    pub gateway6: Option<Ipv6Addr>,
+    pub ip_range6: Option<Subnet6>,
+    pub auxiliary6: Strings,
+    pub subnet6_given: bool,
 }
 
 impl NetworkRecord {
     pub fn is_predefined(&self) -> bool {
         PREDEFINED.contains(&self.name.as_str())
+    }
+
+    /// Whether its containers are kept from each other.
+    pub(super) fn is_isolated(&self) -> bool {
+        self.options.get(ICC_OPTION).is_some_and(|v| parse_bool(v) == Some(false))
+    }
+
+    pub(super) fn v6(&self) -> Option<Network6> {
+        Some(Network6 { subnet: self.subnet6?, gateway: self.gateway6? })
     }
 
     pub(super) fn range(&self) -> Option<Range> {
@@ -235,6 +257,9 @@ impl Inner {
         for ip in record.auxiliary.values().filter_map(|ip| ip.parse().ok()) {
             self.ipam.hold(&record.id, ip);
         }
+        for ip in record.auxiliary6.values().filter_map(|ip| ip.parse().ok()) {
+            self.ipam.hold6(&record.id, ip);
+        }
         self.by_id.insert(record.id.clone(), Arc::new(record));
     }
 
@@ -243,6 +268,15 @@ impl Inner {
         let scope = self.next_scope.max(1);
         self.next_scope = scope + 1;
         scope
+    }
+}
+
+/// Go's `strconv.ParseBool`, which reads Docker's options.
+pub(super) fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 

@@ -1,9 +1,12 @@
 //! What the engine wants of a data plane: [`Network`], and the answer of a host that has none: [`NoNetwork`].
 
 use async_trait::async_trait;
-use muster_model::net::{Mac, Protocol, Scope, Subnet};
+use muster_model::{
+    net::{Mac, Protocol, Scope, Subnet},
+    view::Network6,
+};
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
 
@@ -37,8 +40,12 @@ pub struct Endpoint {
     pub gateway: Ipv4Addr,
     /// Nothing leaves this network, whatever routes say.
     pub internal: bool,
+    /// Its containers do not reach each other directly.
+    pub isolated: bool,
     /// Bytes.
     pub mtu: u32,
+    /// Its IPv6 address, and the network's half that it is in.
+    pub v6: Option<(Ipv6Addr, Network6)>,
     pub ip: Ipv4Addr,
     pub mac: Mac,
     /// `eth0`, `eth1`, ...

@@ -1,11 +1,13 @@
 //! Published ports of this host: which one leads to whom, and a bound socket on each so that no other program takes it.
 
 use muster_model::net::Protocol;
+use nix::sys::socket::{AddressFamily, SockType, SockaddrStorage};
 use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     ops::RangeInclusive,
+    os::fd::{AsRawFd, OwnedFd},
     sync::Mutex,
 };
 
@@ -102,16 +104,35 @@ impl Ports {
 fn bind(protocol: Protocol, addr: SocketAddr) -> io::Result<(Held, u16)> {
     match protocol {
         Protocol::Tcp => {
-            let listener = TcpListener::bind(addr)?;
+            let listener = TcpListener::from(only_family(addr, SockType::Stream)?);
             let port = listener.local_addr()?.port();
             Ok((Held::Tcp { _listener: listener }, port))
         }
         Protocol::Udp => {
-            let socket = UdpSocket::bind(addr)?;
+            let socket = UdpSocket::from(only_family(addr, SockType::Datagram)?);
             let port = socket.local_addr()?.port();
             Ok((Held::Udp { _socket: socket }, port))
         }
     }
+}
+
+/// A bound socket (listening, where there is such a thing) that leaves the other family's addresses alone: `::` would take
+/// `0.0.0.0` with it.
+fn only_family(addr: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
+    use nix::sys::socket::{Backlog, SockFlag, bind, listen, setsockopt, socket, sockopt};
+    let family = if addr.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    if addr.is_ipv6() {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+    }
+    if kind == SockType::Stream {
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    }
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
+    if kind == SockType::Stream {
+        listen(&fd, Backlog::new(128)?)?;
+    }
+    Ok(fd)
 }
 
 /// Whether two host addresses cannot carry the same port.

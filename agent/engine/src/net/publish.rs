@@ -16,6 +16,8 @@ pub(super) struct Wanted {
     pub protocol: Protocol,
     pub container_port: u16,
     pub host_ip: IpAddr,
+    /// No address was named: it is to be answered at every one, of either family.
+    pub any_family: bool,
     /// `0..=0`: any.
     pub host_ports: RangeInclusive<u16>,
 }
@@ -66,10 +68,8 @@ fn one(port: &str, binding: &PortBinding, default_ip: Ipv4Addr) -> Result<Wanted
         "" => IpAddr::V4(default_ip),
         text => text.parse::<IpAddr>().map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?,
     };
-    if host_ip.is_ipv6() {
-        return Err(Error::unimplemented(format!("publishing on an IPv6 address ({host_ip})")));
-    }
-    Ok(Wanted { protocol, container_port, host_ip, host_ports: parse_range(&binding.host_port)? })
+    let any_family = binding.host_ip.is_empty() && default_ip.is_unspecified();
+    Ok(Wanted { protocol, container_port, host_ip, any_family, host_ports: parse_range(&binding.host_port)? })
 }
 
 fn parse_range(text: &str) -> Result<RangeInclusive<u16>> {

@@ -3,6 +3,7 @@
 use super::{
     Dns, Endpoint, NetworkRecord, Published, Sandbox,
     networks::{BINDING_OPTION, MTU_OPTION},
+    options::IFNAME_OPTION,
     publish,
 };
 use crate::{
@@ -15,7 +16,7 @@ use muster_model::{
     engine::Strings,
     net::{Mac, Scope},
 };
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether containers on this network are found by name: on every one but the default bridge, as in Docker.
 pub(crate) fn gives_names(place: &Place) -> bool {
@@ -49,7 +50,7 @@ impl Shared {
 
     /// Takes an address on one network.
     pub(crate) async fn take_place(&self, record: &Record, place: &mut Place, index: usize) -> Result<Got> {
-        let ifname = format!("eth{index}");
+        let ifname = place.driver_opts.get(IFNAME_OPTION).cloned().unwrap_or_else(|| format!("eth{index}"));
         if self.is_spanning(place) {
             return self.take_spanning(record, place, ifname).await;
         }
@@ -63,7 +64,15 @@ impl Shared {
                 .wanted_ip
                 .ok_or_else(|| Error::internal(format!("the cluster gave no address on network {}", place.network)))?;
             let mac = place.wanted_mac.unwrap_or(Mac::of(ip));
-            return Ok(Got { endpoint_id, ip, mac, gateway: cluster.gateway, prefix: cluster.subnet.prefix(), ifname });
+            return Ok(Got {
+                endpoint_id,
+                ip,
+                mac,
+                gateway: cluster.gateway,
+                prefix: cluster.subnet.prefix(),
+                ifname,
+                v6: None,
+            });
         }
         let network = self
             .networks
@@ -75,11 +84,22 @@ impl Shared {
         }
         let range =
             network.range().ok_or_else(|| Error::invalid(format!("network {} has no addresses", network.name)))?;
-        let ip = inner.ipam.take(&network.id, range, place.wanted_ip).map_err(|e| Error::forbidden(e.to_string()))?;
+        let refused = |e: super::ipam::Error| Error::forbidden(e.to_string());
+        let ip = inner.ipam.take(&network.id, range, place.wanted_ip).map_err(refused)?;
+        let v6 = match network.v6() {
+            Some(net) => match inner.ipam.take6(&network.id, net, network.ip_range6, place.wanted_ip6) {
+                Ok(ip) => Some((ip, net)),
+                Err(e) => {
+                    inner.ipam.give_back(&network.id, ip);
+                    return Err(refused(e));
+                }
+            },
+            None => None,
+        };
         inner.users.entry(network.id.clone()).or_default().insert(container.to_owned());
         place.network_id.clone_from(&network.id);
         let mac = place.wanted_mac.unwrap_or(Mac::of(ip));
-        Ok(Got { endpoint_id, ip, mac, gateway: range.gateway, prefix: range.subnet.prefix(), ifname })
+        Ok(Got { endpoint_id, ip, mac, gateway: range.gateway, prefix: range.subnet.prefix(), ifname, v6 })
     }
 
     /// Marks what a running container's record says as taken: after a restart of the daemon.
@@ -89,6 +109,7 @@ impl Shared {
             record.places.iter().filter(|p| p.cluster.is_none()).filter_map(|p| Some((p, p.got.as_ref()?)))
         {
             inner.ipam.hold(&place.network_id, got.ip);
+            got.v6.iter().for_each(|(ip, _)| inner.ipam.hold6(&place.network_id, *ip));
             inner.users.entry(place.network_id.clone()).or_default().insert(record.id.clone());
         }
         drop(inner);
@@ -116,6 +137,7 @@ impl Shared {
         let Some(got) = &place.got else { return };
         let mut inner = self.networks.lock();
         inner.ipam.give_back(&place.network_id, got.ip);
+        got.v6.iter().for_each(|(ip, _)| inner.ipam.give_back6(&place.network_id, *ip));
         if let Some(users) = inner.users.get_mut(&place.network_id) {
             users.remove(container);
         }
@@ -125,19 +147,37 @@ impl Shared {
         record.ports.clear();
         let Some(exit) = self.exit_place(record) else { return Ok(()) };
         let default_ip = self.option(&record.places[exit], BINDING_OPTION).unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let has_v6 = record.places[exit].got.as_ref().is_some_and(|g| g.v6.is_some());
         for wanted in publish::wanted(&record.config, &record.host, default_ip)? {
-            let host_port = self
-                .ports
-                .take(&record.id, wanted.protocol, wanted.host_ip, wanted.host_ports)
-                .map_err(|e| Error::internal(self.port_refusal(record, &e)))?;
-            record.ports.push(PublishedPort {
-                protocol: wanted.protocol,
-                host_ip: wanted.host_ip,
-                host_port,
-                container_port: wanted.container_port,
-            });
+            if wanted.host_ip.is_ipv6() && !has_v6 {
+                return Err(Error::unimplemented(format!(
+                    "publishing a container without IPv6 on an IPv6 address ({})",
+                    wanted.host_ip
+                )));
+            }
+            let port = self.take_port(record, &wanted, wanted.host_ip, wanted.host_ports.clone())?;
+            // Every address means those of both families.
+            if has_v6 && wanted.any_family {
+                self.take_port(record, &wanted, Ipv6Addr::UNSPECIFIED.into(), port..=port)?;
+            }
         }
         Ok(())
+    }
+
+    fn take_port(
+        &self,
+        record: &mut Record,
+        wanted: &publish::Wanted,
+        host_ip: IpAddr,
+        range: super::ports::PortRange,
+    ) -> Result<u16> {
+        let host_port = self
+            .ports
+            .take(&record.id, wanted.protocol, host_ip, range)
+            .map_err(|e| Error::internal(self.port_refusal(record, &e)))?;
+        let (protocol, container_port) = (wanted.protocol, wanted.container_port);
+        record.ports.push(PublishedPort { protocol, host_ip, host_port, container_port });
+        Ok(host_port)
     }
 
     fn port_refusal(&self, record: &Record, e: &super::ports::Error) -> String {
@@ -203,12 +243,12 @@ impl Shared {
 
     fn endpoint(&self, record: &Record, place: &Place, default_route: bool) -> Option<Endpoint> {
         let got = place.got.as_ref()?;
-        let (scope, subnet, internal, mtu) = match &place.cluster {
-            Some(c) => (c.scope, c.subnet, c.internal, c.mtu),
+        let (scope, subnet, internal, isolated, mtu) = match &place.cluster {
+            Some(c) => (c.scope, c.subnet, c.internal, false, c.mtu),
             None => {
                 let network: &NetworkRecord = &*self.networks.find(&place.network_id).ok()?;
                 let mtu = network.options.get(MTU_OPTION).and_then(|m| m.parse().ok()).unwrap_or(self.config.mtu);
-                (Scope::local(network.scope), network.subnet?, network.internal, mtu)
+                (Scope::local(network.scope), network.subnet?, network.internal, network.is_isolated(), mtu)
             }
         };
         Some(Endpoint {
@@ -219,7 +259,9 @@ impl Shared {
             subnet,
             gateway: got.gateway,
             internal,
+            isolated,
             mtu,
+            v6: got.v6,
             ip: got.ip,
             mac: got.mac,
             ifname: got.ifname.clone(),

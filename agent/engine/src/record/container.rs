@@ -7,10 +7,11 @@ use muster_model::{
     AttachmentId, Timestamp,
     engine::{ContainerConfig, Health, HostConfig},
     net::{Mac, Protocol, Scope, Subnet},
+    view::Network6,
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
@@ -151,6 +152,7 @@ pub(crate) struct Place {
     /// Empty until the network was looked up: at start.
     pub network_id: String,
     pub wanted_ip: Option<Ipv4Addr>,
+    pub wanted_ip6: Option<Ipv6Addr>,
     pub wanted_mac: Option<Mac>,
     pub aliases: Vec<String>,
     /// `CONTAINER:ALIAS`: what this container calls others on the network.
@@ -186,6 +188,9 @@ pub(crate) struct Got {
     pub gateway: Ipv4Addr,
     pub prefix: u8,
     pub ifname: String,
+    /// On a network with IPv6.
+    #[serde(default)]
+    pub v6: Option<(Ipv6Addr, Network6)>,
 }
 
 /// A host port that leads to the container while it runs.
@@ -259,6 +264,7 @@ mod tests {
                 gateway: Ipv4Addr::new(172, 17, 0, 1),
                 prefix: 16,
                 ifname: "eth0".into(),
+                v6: None,
             }),
             ..Place::default()
         });

@@ -1,0 +1,46 @@
+//! Options of single endpoints (`driver-opt`): heeded, or refused by name.
+
+use muster_calls::{Error, Result};
+use muster_model::engine::Strings;
+
+/// The name of the interface in the container.
+pub(super) const IFNAME_OPTION: &str = "com.docker.network.endpoint.ifname";
+
+/// Refuses options of an endpoint that nobody would heed.
+///
+/// # Errors
+/// `Unimplemented`, `Invalid` naming the option.
+pub(crate) fn check_driver_opts(options: &Strings) -> Result<()> {
+    for (key, value) in options {
+        match key.as_str() {
+            IFNAME_OPTION if is_ifname(value) => {}
+            IFNAME_OPTION => {
+                return Err(Error::invalid(format!(
+                    "invalid endpoint option {key}={value}: expected an interface name of 1 to 15 bytes, not lo"
+                )));
+            }
+            _ => return Err(Error::unimplemented(format!("endpoint option {key}={value}"))),
+        }
+    }
+    Ok(())
+}
+
+fn is_ifname(name: &str) -> bool {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    (1..=15).contains(&name.len()) && name.bytes().all(good) && !matches!(name, "lo" | "." | "..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_an_endpoint_are_heeded_or_refused_by_name() {
+        let of = |key: &str, value: &str| check_driver_opts(&[(key.to_owned(), value.to_owned())].into());
+        assert!(of(IFNAME_OPTION, "lan0").is_ok());
+        for bad in ["", "lo", "a/b", "0123456789abcdef"] {
+            assert!(of(IFNAME_OPTION, bad).is_err(), "{bad}");
+        }
+        assert!(of("com.example.x", "1").expect_err("unknown").message.contains("com.example.x"));
+    }
+}
