@@ -94,7 +94,8 @@ pub(crate) fn upload(
             }
         }
     });
-    (stream::iter([first]).chain(rest), Broken(broken))
+    // Fused: who sends it may look once more after the end.
+    (stream::iter([first]).chain(rest).fuse(), Broken(broken))
 }
 
 /// Says that an upload's source failed.
@@ -122,6 +123,7 @@ impl Broken {
                 },
             }
         })
+        .fuse()
         .boxed()
     }
 }
@@ -141,4 +143,52 @@ pub(crate) fn output(o: v1::Output) -> Output {
 pub(crate) fn output_message(o: Output) -> v1::AttachOutput {
     let out = v1::Output { stream: o.stream as u32, data: o.data };
     v1::AttachOutput { of: Some(v1::attach_output::Of::Output(out)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken_after(pieces: &'static [&'static [u8]], error: Option<&'static str>) -> Stream<Bytes> {
+        let pieces = stream::iter(pieces.iter().map(|p| Ok(Bytes::from_static(p))));
+        pieces.chain(stream::iter(error.map(|e| Err(Error::invalid(e))))).boxed()
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_is_whole_ends_and_may_be_asked_again() {
+        let (sent, broken) = upload(v1::EngineRequest::default(), broken_after(&[b"ab", b"cd"], None));
+        let mut sent = std::pin::pin!(sent);
+        let mut pieces = 0;
+        while sent.next().await.is_some() {
+            pieces += 1;
+        }
+        assert_eq!(pieces, 3);
+        assert!(sent.next().await.is_none());
+        let answer: Vec<_> = broken.ending(stream::iter([Ok(1), Ok(2)]).boxed()).collect().await;
+        assert_eq!(answer.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_upload_whose_source_fails_never_ends_as_if_it_were_whole() {
+        let (sent, mut broken) = upload(v1::EngineRequest::default(), broken_after(&[b"ab"], Some("cut off")));
+        // The server's side: what it hears until the call is dropped.
+        let server = async move {
+            let heard: Vec<_> = sent.collect().await;
+            Ok::<_, Status>(heard.len())
+        };
+        let e = broken.or(server).await.expect_err("cut off");
+        assert_eq!(e.message, "cut off");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_runs_beside_a_failing_upload_ends_with_its_error() {
+        let (sent, broken) = upload(v1::EngineRequest::default(), broken_after(&[], Some("cut off")));
+        let mut sent = sent.boxed();
+        let answer = broken.ending(stream::pending::<Result<u8>>().boxed());
+        let answer: Vec<_> = tokio::select! {
+            answer = answer.collect::<Vec<_>>() => answer,
+            () = async { while sent.next().await.is_some() {} } => panic!("the upload ended"),
+        };
+        assert!(matches!(&answer[..], [Err(e)] if e.message == "cut off"));
+    }
 }
