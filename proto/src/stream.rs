@@ -2,7 +2,7 @@
 
 use crate::{from_status, to_status, v1};
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, future::Fuse, stream};
 use muster_calls::{Error, Input, LogChunk, Output, Result, StdStream, Stream};
 use muster_model::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
@@ -95,11 +95,11 @@ pub(crate) fn upload(
         }
     });
     // Fused: who sends it may look once more after the end.
-    (stream::iter([first]).chain(rest).fuse(), Broken(broken))
+    (stream::iter([first]).chain(rest).fuse(), Broken(broken.fuse()))
 }
 
 /// Says that an upload's source failed.
-pub(crate) struct Broken(oneshot::Receiver<Error>);
+pub(crate) struct Broken(Fuse<oneshot::Receiver<Error>>);
 
 impl Broken {
     /// The call's answer, or the source's error as soon as there is one: the call is dropped then.
@@ -156,14 +156,19 @@ mod tests {
 
     #[tokio::test]
     async fn an_upload_that_is_whole_ends_and_may_be_asked_again() {
-        let (sent, broken) = upload(v1::EngineRequest::default(), broken_after(&[b"ab", b"cd"], None));
-        let mut sent = std::pin::pin!(sent);
-        let mut pieces = 0;
-        while sent.next().await.is_some() {
-            pieces += 1;
-        }
-        assert_eq!(pieces, 3);
-        assert!(sent.next().await.is_none());
+        let (sent, mut broken) = upload(v1::EngineRequest::default(), broken_after(&[b"ab", b"cd"], None));
+        let server = async move {
+            let mut sent = std::pin::pin!(sent);
+            let mut pieces = 0;
+            while sent.next().await.is_some() {
+                pieces += 1;
+            }
+            assert!(sent.next().await.is_none());
+            // The answer comes when all was read, and the source gone.
+            tokio::task::yield_now().await;
+            Ok::<_, Status>(pieces)
+        };
+        assert_eq!(broken.or(server).await.expect("answered"), 3);
         let answer: Vec<_> = broken.ending(stream::iter([Ok(1), Ok(2)]).boxed()).collect().await;
         assert_eq!(answer.len(), 2);
     }
