@@ -169,7 +169,7 @@ cluster_part() {
     all_down || exit 1
   fi
   row "docker ps on the cluster endpoint, 3 hosts x 100 containers, ms (beside it: the node endpoint, 100 containers)" "${whole_cli/\// / }" "${one_cli/\// / }" "<= 3x"
-  row "the same list over a connection that is open, ms" "${whole_api/\// / }" "${one_api/\// / }" "<= 3x"
+  row "the same list over a connection that is open, ms" "${whole_api/\// / }" "${one_api/\// / }"
   row "idle as the leader of three managers: RSS / PSS, MiB" "${F[idle1]}" "${F[swarm.idle1]:-}" "<= 40"
   row "idle as another of them: RSS / PSS, MiB" "${F[idle2]}" "${F[swarm.idle2]:-}" "<= 40"
   row "idle as a worker: RSS / PSS, MiB" "${F[idle4]}" "" "<= 25"
