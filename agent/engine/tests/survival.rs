@@ -185,6 +185,35 @@ async fn a_shutdown_leaves_containers_running_and_their_health_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_probe_that_hangs_ends_with_the_daemon_that_began_it() {
+    let host = Host::new();
+    let engine = host.open().await;
+    let mut body = command(&["sleep", "300"]);
+    body.config.healthcheck = Some(muster_model::engine::HealthConfig {
+        test: vec!["CMD".into(), "sleep".into(), "311".into()],
+        interval: 50_000_000,
+        timeout: 600_000_000_000,
+        ..Default::default()
+    });
+    start(&engine, "web", body).await;
+    let probes = async |engine: &LocalEngine| {
+        let top = engine.container_top("web", "-eo pid,args".into()).await.expect("top");
+        top.processes.iter().filter(|p| p.join(" ").contains("sleep 311")).map(|p| p[0].clone()).collect::<Vec<_>>()
+    };
+    until("it is probed", || async { probes(&engine).await.len() == 1 }).await;
+    let before = probes(&engine).await;
+    engine.shutdown().await;
+    drop(Arc::into_inner(engine));
+    let engine = host.open().await;
+    until("the old probe is gone and a new one there", || async {
+        let now = probes(&engine).await;
+        now.len() == 1 && now != before
+    })
+    .await;
+    host.finish(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_half_made_is_gone_at_the_next_start() {
     let host = Host::new();
     let engine = host.open().await;

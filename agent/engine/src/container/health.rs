@@ -152,6 +152,7 @@ async fn probe_on(
 
 async fn probe(shared: &Shared, record: &Record, plan: &Plan) -> HealthcheckResult {
     let (start, exec) = (clock::now(), names::new_id());
+    shared.note_probe(&record.id, &exec);
     let outcome = tokio::time::timeout(plan.timeout, run(shared, record, &exec, plan)).await;
     let (exit_code, output) = match outcome {
         Ok(Ok(outcome)) => outcome,
@@ -164,6 +165,7 @@ async fn probe(shared: &Shared, record: &Record, plan: &Plan) -> HealthcheckResu
     };
     // What is left of it goes with the container at the latest.
     let _ = shared.config.runtime.exec_delete(&record.id, &exec).await;
+    shared.forget_probe(&record.id, &exec);
     HealthcheckResult { start: start.into(), end: clock::now().into(), exit_code, output }
 }
 

@@ -50,9 +50,39 @@ pub(super) fn write(folder: &Path, exec: &Exec) {
     }
 }
 
+/// Begins the names of files about probes of health.
+const PROBE: &str = "probe-";
+
 impl Shared {
+    /// Notes that a probe of health is about to run, so that the next daemon ends it if this one cannot.
+    pub(crate) fn note_probe(&self, container: &str, exec: &str) {
+        let folder = self.execs_folder(container);
+        let written = fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join(format!("{PROBE}{exec}")), ""));
+        if let Err(error) = written {
+            tracing::debug!(container.id = %container, %error, "a probe will not be known after a restart");
+        }
+    }
+
+    /// The probe is over.
+    pub(crate) fn forget_probe(&self, container: &str, exec: &str) {
+        let _ = fs::remove_file(self.execs_folder(container).join(format!("{PROBE}{exec}"))); // At worst it is deleted twice.
+    }
+
+    /// Ends what the probes of the daemon before have left running.
+    async fn end_probes(&self, container: &str) {
+        let entries = fs::read_dir(self.execs_folder(container)).into_iter().flatten().flatten();
+        let names: Vec<String> = entries.filter_map(|e| e.file_name().into_string().ok()).collect();
+        for exec in names.iter().filter_map(|name| name.strip_prefix(PROBE)) {
+            if let Err(e) = self.config.runtime.exec_delete(container, exec).await {
+                tracing::warn!(container.id = %container, error = %e, "a probe of the daemon before may still run");
+            }
+            self.forget_probe(container, exec);
+        }
+    }
+
     /// Takes up the execs of a container that was found running.
     pub(crate) async fn take_up_execs(self: &Arc<Self>, record: &Record) {
+        self.end_probes(&record.id).await;
         let folder = self.execs_folder(&record.id);
         let read = error::blocking(move || Ok(read_all(&folder))).await;
         let record = Arc::new(record.clone());
