@@ -171,7 +171,7 @@ async fn a_policy_restarts_what_fails_as_often_as_it_says() {
     let ended = engine.container_wait(&id, WaitCondition::NotRunning).await.expect("waits");
     assert_eq!(within(ended).await.expect("ended").status_code, 9);
     // That was the first end, as dockerd answers it.
-    common::until("it has ended for good", || async {
+    until("it has ended for good", || async {
         let document = inspect(&engine, &id).await;
         (document.restart_count, document.state.status.as_str()) == (2, "exited")
     })
