@@ -1,30 +1,25 @@
 //! A membership, running: the door for other nodes, the session, the worker and, on managers, the control plane.
 //!
-//! One task owns the worker. Order of starting: control plane (a founder must have its state before it is asked), door,
+//! One task owns the worker (`keeper`). Order of starting: control plane (a founder must have its state before it is asked), door,
 //! session. Order of stopping: session, control plane, door; containers go on unless the host leaves.
 
 use super::{
     describe::{advertise_addr, describe},
     identity::{Facts, IdentityDir},
+    keeper::{Keeper, recover},
     ledger::LedgerFile,
     runner::Runner,
-    session::{Event, Order, Session, now},
+    session::{Session, now},
 };
 use crate::{directory::Directory, door, host::Host};
 use anyhow::Context as _;
-use muster_agent_core::{Container, Effect, Input, Ledger, Phase, Worker};
+use muster_agent_core::Ledger;
 use muster_calls::{Engine, Error};
 use muster_controller::{Bootstrap, Controller, ControllerConfig, Founding, Membership, Slot, Storage, Timing};
-use muster_model::{
-    NodeId, TaskId,
-    assignment::AssignmentSet,
-    cluster::{NodeDescription, Task},
-    spec::Role,
-};
+use muster_model::{NodeId, cluster::NodeDescription, spec::Role};
 use muster_mtls::{CertRole, Tls};
 use rand::Rng as _;
 use std::{
-    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -72,7 +67,7 @@ pub struct Member {
     tasks: Mutex<Option<JoinSet<()>>>,
     worker: Mutex<Option<JoinHandle<()>>>,
     runner: Runner,
-    places: super::Places,
+    pub(super) places: super::Places,
     ledger: LedgerFile,
 }
 
@@ -243,17 +238,7 @@ impl Member {
         }
         tasks.spawn(keep_description(member.clone(), host.clone(), describe_tx));
         tasks.spawn(keep_certificate(member.clone(), host.clone()));
-        let keeper = Keeper {
-            host: host.clone(),
-            member: member.clone(),
-            worker,
-            runner,
-            ledger,
-            orders,
-            current: false,
-            sequence: 0,
-            sent: BTreeMap::new(),
-        };
+        let keeper = Keeper::new((host.clone(), member.clone()), worker, runner, ledger, orders);
         let handle = tokio::spawn(keeper.run(inputs_rx, events_rx));
         *member.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
         *member.worker.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
@@ -390,7 +375,7 @@ impl Member {
     }
 
     /// Gets a new certificate; the role in it may be another.
-    async fn renew(&self, host: &Host) -> anyhow::Result<()> {
+    pub(super) async fn renew(&self, host: &Host) -> anyhow::Result<()> {
         let facts = self.facts.borrow().clone();
         let managers: Vec<SocketAddr> = addresses(&facts.managers).into_iter().map(|(_, a)| a).collect();
         let membership = match muster_controller::renew(&self.tls, &managers, &describe(&host.config, facts.addr)).await
@@ -426,7 +411,7 @@ impl Member {
         Ok(())
     }
 
-    fn took_managers(&self, managers: Vec<(NodeId, String)>) {
+    pub(super) fn took_managers(&self, managers: Vec<(NodeId, String)>) {
         if managers.is_empty() || self.facts.borrow().managers == managers {
             return;
         }
@@ -489,12 +474,6 @@ pub fn overlay_mtu() -> u16 {
     crate::uplink::mtu().saturating_sub(50)
 }
 
-async fn recover(runner: &Runner, ledger: Ledger) -> anyhow::Result<Worker> {
-    let found = runner.survey().await.map_err(|e| anyhow::anyhow!("list the tasks' containers: {e}"))?;
-    let look = |id: TaskId| found.get(&id).map_or(Container::Missing, |(_, c)| c.clone());
-    Ok(Worker::recover(now(), ledger, look))
-}
-
 async fn keep_description(member: Arc<Member>, host: Arc<Host>, tx: watch::Sender<NodeDescription>) {
     loop {
         tokio::select! {
@@ -526,164 +505,6 @@ async fn keep_certificate(member: Arc<Member>, host: Arc<Host>) {
         if let Err(error) = member.renew(&host).await {
             tracing::warn!(error = format!("{error:#}"), "the certificate could not be renewed; trying again");
             tokio::time::sleep(Duration::from_secs(2)).await;
-        }
-    }
-}
-
-/// Owns the worker.
-struct Keeper {
-    host: Arc<Host>,
-    member: Arc<Member>,
-    worker: Worker,
-    runner: Runner,
-    ledger: LedgerFile,
-    orders: mpsc::Sender<Order>,
-    /// The assignments are those of this session.
-    current: bool,
-    sequence: u64,
-    /// Reports that the leader has not taken yet.
-    sent: BTreeMap<u64, Vec<muster_model::assignment::TaskReport>>,
-}
-
-impl Keeper {
-    async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut events: mpsc::Receiver<Event>) {
-        let mut effects = Vec::new();
-        self.worker.resume(now(), &mut effects);
-        let running: Vec<Arc<Task>> =
-            self.worker.tasks().filter(|(_, _, p)| matches!(p, Phase::Running)).map(|(t, ..)| t.clone()).collect();
-        running.into_iter().for_each(|t| self.runner.watch(t));
-        self.perform(effects).await;
-        loop {
-            let input = tokio::select! {
-                input = inputs.recv() => input,
-                event = events.recv() => match event {
-                    None => return,
-                    Some(event) => self.on_event(event).await,
-                },
-            };
-            let Some(input) = input else { continue };
-            let whole = matches!(input, Input::Update(muster_model::assignment::AssignmentUpdate::Whole(_)));
-            self.current |= whole;
-            let mut effects = Vec::new();
-            self.worker.handle(now(), input, &mut effects);
-            self.perform(effects).await;
-            if whole {
-                self.discard_strays().await;
-            }
-        }
-    }
-
-    async fn on_event(&mut self, event: Event) -> Option<Input> {
-        match event {
-            Event::Opened => {
-                self.sent.clear();
-                self.session_changed();
-                Some(Input::SessionOpened)
-            }
-            Event::Closed => {
-                self.session_changed();
-                Some(Input::SessionClosed)
-            }
-            Event::Refused { id, why } => {
-                self.member.places.refused(id, why);
-                None
-            }
-            Event::Update(update) => Some(Input::Update(update)),
-            Event::Taken(sequence) => self.sent.remove(&sequence).map(Input::Reported),
-            Event::Managers { managers, role } => {
-                self.member.took_managers(managers);
-                if !role.is_empty() && role != self.member.tls.identity().role.as_str() {
-                    let (member, host) = (self.member.clone(), self.host.clone());
-                    tokio::spawn(async move {
-                        if let Err(error) = member.renew(&host).await {
-                            tracing::warn!(
-                                error = format!("{error:#}"),
-                                "this node could not take up its new role yet"
-                            );
-                        }
-                    });
-                }
-                None
-            }
-            Event::Removed => {
-                tracing::warn!("this node was removed from the cluster: it leaves");
-                let (member, host) = (self.member.clone(), self.host.clone());
-                tokio::spawn(async move {
-                    host.dismissed(&member);
-                    if let Err(error) = member.leave(true).await {
-                        tracing::error!(error = format!("{error:#}"), "leaving the cluster left something behind");
-                    }
-                });
-                None
-            }
-        }
-    }
-
-    async fn perform(&mut self, effects: Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                Effect::Prepare(task) => self.runner.prepare(task, self.worker.assignments().clone()),
-                Effect::Start(id) => self.with(id, Runner::start),
-                Effect::Stop(id) => self.with(id, Runner::stop),
-                Effect::Cancel(id) => self.runner.cancel(id),
-                Effect::Remove(id) => self.with(id, Runner::remove),
-                Effect::Report(reports) => {
-                    self.sequence += 1;
-                    self.sent.insert(self.sequence, reports.clone());
-                    // A session that does not take them has ended or will be; the next one is told everything.
-                    let _ = self.orders.try_send(Order::Report { sequence: self.sequence, reports });
-                }
-                Effect::NeedWhole => {
-                    let _ = self.orders.try_send(Order::NeedWhole);
-                }
-                Effect::Save => self.save().await,
-                Effect::ViewChanged => self.view_changed().await,
-            }
-        }
-    }
-
-    fn with(&self, id: TaskId, act: impl Fn(&Runner, Arc<Task>)) {
-        if let Some((task, ..)) = self.worker.tasks().find(|(t, ..)| t.id == id) {
-            act(&self.runner, task.clone());
-        }
-    }
-
-    async fn save(&self) {
-        let (ledger, file) = (self.worker.ledger(), self.ledger.clone());
-        let saved = tokio::task::spawn_blocking(move || file.save(&ledger)).await;
-        if let Ok(Err(error)) = saved {
-            // The containers are the truth and the leader knows the rest: going on is better than stopping.
-            tracing::error!(error = format!("{error:#}"), "the agent's ledger could not be written");
-        }
-    }
-
-    async fn view_changed(&self) {
-        let set: Arc<AssignmentSet> = Arc::new(self.worker.assignments().clone());
-        self.member.directory.update(&set);
-        if let Some(network) = &self.host.network {
-            network.assign(self.member.directory.me(), set.clone()).await;
-        }
-        // Who waits for a place finds the network's other endpoints known.
-        self.member.places.assigned(&set, self.current);
-    }
-
-    fn session_changed(&mut self) {
-        self.current = false;
-        self.member.places.session_changed();
-    }
-
-    /// Containers of tasks that neither the leader nor the ledger knows.
-    async fn discard_strays(&self) {
-        let known: BTreeSet<TaskId> = self.worker.tasks().map(|(t, ..)| t.id).collect();
-        match self.runner.survey().await {
-            Ok(found) => {
-                for (id, (container, _)) in found {
-                    if !known.contains(&id) {
-                        self.runner.discard_stray(container);
-                    }
-                }
-            }
-            Err(error) => tracing::warn!(%error, "the containers of tasks could not be listed"),
         }
     }
 }

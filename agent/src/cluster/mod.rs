@@ -3,6 +3,7 @@
 mod describe;
 mod host;
 mod identity;
+mod keeper;
 mod ledger;
 mod logs;
 mod member;
