@@ -19,6 +19,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 use tokio::sync::Notify;
+use tracing::Instrument as _;
 
 /// What networks without a subnet of their own are cut from: like Docker's, and away from its engines' own pools
 /// (172.17/12, 192.168/16).
@@ -134,6 +135,11 @@ impl Host {
             let text = "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.";
             return Err(Error::unavailable(text));
         }
+        if Member::is_on_disk(&self.config) {
+            return Err(Error::unavailable(
+                "This node's membership is on disk and could not be taken up: see musterd's log, and start it anew",
+            ));
+        }
         Ok(())
     }
 
@@ -142,6 +148,10 @@ impl Host {
     /// # Errors
     /// `Invalid` for addresses; `Unavailable` when it is a member already; `Internal` when the disk or the port refuse.
     pub async fn init(self: Arc<Self>, init: InitCluster) -> Result<NodeId> {
+        whole(self.init_now(init)).await
+    }
+
+    async fn init_now(self: Arc<Self>, init: InitCluster) -> Result<NodeId> {
         let _moving = self.begin()?;
         if init.force_new_cluster {
             return self.init_alone(init).await;
@@ -201,6 +211,10 @@ impl Host {
     /// # Errors
     /// As [`Host::init`]; `Invalid` for a malformed token; what the managers refuse with.
     pub async fn join(self: Arc<Self>, join: JoinCluster) -> Result<NodeId> {
+        whole(self.join_now(join)).await
+    }
+
+    async fn join_now(self: Arc<Self>, join: JoinCluster) -> Result<NodeId> {
         let token: JoinToken =
             join.token.parse().map_err(|e: muster_mtls::TokenError| Error::invalid(e.to_string()))?;
         let _moving = self.begin()?;
@@ -221,6 +235,10 @@ impl Host {
     /// # Errors
     /// `Conflict` for a manager unless `force`; `Unavailable` when it is no member.
     pub async fn leave(self: Arc<Self>, force: bool) -> Result<()> {
+        whole(self.leave_now(force)).await
+    }
+
+    async fn leave_now(self: Arc<Self>, force: bool) -> Result<()> {
         let _moving = self.begin()?;
         let member = self.member().ok_or_else(|| Error::unavailable("This node is not part of a swarm"))?;
         if member.controller().is_some() && !force {
@@ -256,6 +274,12 @@ impl Host {
         let addr = advertise_addr(advertise, listen).map_err(Error::invalid)?;
         Ok((listen, addr))
     }
+}
+
+/// Carries a change of the membership to its end, also when whoever asked for it goes away: half of one is none.
+async fn whole<T: Send + 'static>(change: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let change = tokio::spawn(change.instrument(tracing::Span::current()));
+    change.await.map_err(|e| Error::internal(e.to_string()))?
 }
 
 /// `HOST` means its default port.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The majority of the managers is lost for good: one of the others goes on alone, with everything that was acknowledged.
+# The majority of the managers is lost for good: one of the others goes on alone, with everything that it had received.
 . "$(dirname "$0")/lib.sh"
 three_hosts
 web_image

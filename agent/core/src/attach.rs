@@ -136,9 +136,12 @@ impl Attachments {
         }
     }
 
-    /// The leader refused a place: it is not wanted any more.
+    /// The leader refused what was asked: a new place is not wanted any more; one that is held goes on as it is, since a
+    /// container uses its address.
     pub fn refused(&mut self, id: AttachmentId) {
-        self.wanted.remove(&id);
+        if !self.given.contains_key(&id) {
+            self.wanted.remove(&id);
+        }
     }
 }
 

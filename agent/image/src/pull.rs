@@ -207,7 +207,12 @@ async fn one_layer(fetch: &Fetch<'_>, layer: &Wanted) -> Result<Made> {
     };
     let blob = blob?;
     let early = match early {
-        Unpacking::Ended(folder) => Some((folder?, missing.remove(0).chain_id)),
+        Unpacking::Ended(Ok(folder)) => Some((folder, missing.remove(0).chain_id)),
+        // What came first was not the blob (a bad mirror, a torn part): the verified one is unpacked, and its error counts.
+        Unpacking::Ended(Err(error)) => {
+            tracing::debug!(%error, "a layer was unpacked in vain");
+            None
+        }
         Unpacking::InVain => None,
     };
     let (claim, digest) = (fetch.claim.clone(), layer.blob.digest);

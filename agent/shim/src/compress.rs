@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,6 +46,8 @@ fn compress(path: &Path) -> io::Result<()> {
         let _ = fs::remove_file(&part); // The first error is the one to tell.
     }
     written?;
+    // Both names until the new one is on disk: after a power cut one of them is whole.
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
     fs::remove_file(path)
 }
 
@@ -54,5 +56,6 @@ fn write(from: &Path, to: &Path) -> io::Result<()> {
     let to = File::options().create(true).write(true).truncate(true).mode(0o640).open(to)?;
     let mut encoder = GzEncoder::new(BufWriter::new(to), Compression::fast());
     io::copy(&mut from, &mut encoder)?;
-    encoder.finish()?.flush()
+    let to = encoder.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+    to.sync_all()
 }

@@ -44,6 +44,10 @@ impl IdentityDir {
         self.0.join("identity.pem")
     }
 
+    pub fn is_a_member(&self) -> bool {
+        self.pem().exists()
+    }
+
     fn facts(&self) -> PathBuf {
         self.0.join("member.json")
     }

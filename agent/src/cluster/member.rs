@@ -147,6 +147,11 @@ impl Member {
         member.context("this host is in no cluster")
     }
 
+    /// Whether a certificate says that this host is a member, taken up or not.
+    pub fn is_on_disk(config: &crate::config::Config) -> bool {
+        IdentityDir::new(&config.data_dir).is_a_member()
+    }
+
     async fn take_up(host: &Arc<Host>, how: Resume) -> anyhow::Result<Option<Arc<Self>>> {
         let identity = IdentityDir::new(&host.config.data_dir);
         let Some((credentials, mut facts)) = identity.load()? else {
@@ -183,10 +188,22 @@ impl Member {
             let controller = start_controller(&identity, &tls, facts.addr, bootstrap).await?;
             slot.set(Some(controller));
         }
-        if matches!(how, Resume::Alone { .. }) {
-            identity.save_facts(&facts)?;
+        let (started, stopped) = (slot.clone(), stop.clone());
+        let run = async {
+            if matches!(how, Resume::Alone { .. }) {
+                identity.save_facts(&facts)?;
+            }
+            Self::run(host, tls, identity, facts, slot, stop, tasks, true).await
+        };
+        let taken_up = run.await;
+        if taken_up.is_err() {
+            stopped.cancel();
+            // It holds its journal: whoever tries next needs that.
+            if let Some(controller) = started.get() {
+                controller.shutdown().await;
+            }
         }
-        Self::run(host, tls, identity, facts, slot, stop, tasks, true).await.map(Some)
+        taken_up.map(Some)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one value, each made in order")]

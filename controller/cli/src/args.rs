@@ -61,7 +61,8 @@ pub enum Command {
         /// Prefix length of those networks.
         #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(8..=29))]
         default_addr_pool_mask_length: Option<u8>,
-        /// On a manager whose majority is lost for good: go on with its state, as the only manager.
+        /// On a manager whose majority is lost for good: go on with its state, as the only manager. What was acknowledged by
+        /// others and had not reached it is lost: choose the manager that was up to date last.
         #[arg(long)]
         force_new_cluster: bool,
     },

@@ -15,6 +15,7 @@ use muster_model::engine::HostConfig;
 use std::{
     fmt::Write as _,
     fs,
+    io::Read as _,
     net::Ipv4Addr,
     path::Path,
     sync::{Arc, Mutex},
@@ -22,6 +23,8 @@ use std::{
 
 /// Held while a `hosts` file is read and written again.
 static REWRITING: Mutex<()> = Mutex::new(());
+/// Bytes of a `hosts` file that is rewritten: no honest one comes near.
+const MAX_HOSTS: u64 = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Link<'a> {
@@ -223,7 +226,12 @@ async fn rewrite(shared: &Shared, record: &Record, lines: Vec<(String, String)>)
 /// Replaces the lines of these aliases. In place: a running container sees the file through a bind mount of this very inode.
 fn replace(path: &Path, lines: &[(String, String)]) -> std::io::Result<()> {
     let _rewriting = REWRITING.lock().unwrap_or_else(|e| e.into_inner());
-    let text = fs::read_to_string(path)?;
+    // The container may have written what it likes.
+    let mut text = String::new();
+    fs::File::open(path)?.take(MAX_HOSTS + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_HOSTS {
+        return Err(std::io::Error::other(format!("it has grown beyond {MAX_HOSTS} bytes and is left alone")));
+    }
     fs::write(path, replaced(&text, lines))
 }
 

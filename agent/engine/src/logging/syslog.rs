@@ -143,6 +143,7 @@ impl Syslog {
         let priority = u16::from(self.settings.facility) * 8 + severity;
         let (tag, host, pid) = (&self.tag, &self.host, std::process::id());
         let text = clean(entry.line.strip_suffix(b"\n").unwrap_or(&entry.line));
+        let text = cut(&text);
         let time =
             OffsetDateTime::from_unix_timestamp_nanos(entry.time_ns.into()).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         match self.settings.format {
@@ -166,6 +167,15 @@ impl Syslog {
             Some(Connection::Udp(socket)) => socket.send(message.as_bytes()).await.map(drop),
             None => Ok(()),
         }
+    }
+}
+
+/// What fits into one datagram with its header (65,507 bytes of UDP over IPv4): a longer one would be refused for ever.
+fn cut(text: &str) -> &str {
+    const MOST: usize = 64_000;
+    match text.len() > MOST {
+        true => &text[..text.floor_char_boundary(MOST)],
+        false => text,
     }
 }
 

@@ -233,6 +233,11 @@ impl Remote {
         Error::Stalled { registry: self.host.clone(), idle: self.shared.config.idle_timeout }
     }
 
+    /// Sends this with every request to the registry's own host from here on.
+    pub(crate) fn authorize_with(&self, authorization: String) {
+        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(authorization);
+    }
+
     /// Sends a request without content, authorising it and following redirects.
     pub(crate) async fn send(
         &self,

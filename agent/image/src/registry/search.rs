@@ -1,6 +1,5 @@
 //! Searching a registry that has the old index API (`/v1/search`): Docker Hub, and few others.
 
-use http::header::AUTHORIZATION;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
@@ -45,8 +44,11 @@ impl Store {
             Some(Credentials::Basic { username, password }) => Some(auth::basic(username, password)),
             _ => None,
         };
-        let headers: Vec<_> = known.into_iter().map(|value| (AUTHORIZATION.as_str(), value)).collect();
-        let response = remote.send(Method::GET, url, &headers).await?;
+        // As what is known of this registry, and no plain header: that would follow a redirect to another host.
+        if let Some(known) = known {
+            remote.authorize_with(known);
+        }
+        let response = remote.send(Method::GET, url, &[]).await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => {

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use tracing::warn;
 
 use super::ReadOptions;
 use super::entry::{Entry, Stream};
@@ -187,7 +188,13 @@ fn open_number(path: &Path, number: u32) -> io::Result<Option<File>> {
         if number > 0
             && let Some(file) = open_if_there(&zipped(&plain))?
         {
-            return unpack(&file, path).map(Some);
+            return match unpack(&file, path) {
+                Err(error) if is_torn(&error) => {
+                    warn!(log = %plain.display(), %error, "a compressed log file is damaged and left out");
+                    Ok(None)
+                }
+                unpacked => unpacked.map(Some),
+            };
         }
     }
     Ok(None)
@@ -200,6 +207,12 @@ fn unpack(file: &File, path: &Path) -> io::Result<File> {
     io::copy(&mut flate2::read::MultiGzDecoder::new(file), &mut plain)?;
     plain.seek(SeekFrom::Start(0))?;
     Ok(plain)
+}
+
+/// The bytes are no whole gzip file.
+fn is_torn(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
 }
 
 fn open_if_there(path: &Path) -> io::Result<Option<File>> {
