@@ -81,6 +81,19 @@ impl Attachments {
         self.wanted.values_mut().for_each(|w| w.asked = false);
     }
 
+    /// The cluster has let this host go, with all its places. What containers here go on using is asked for anew, with the
+    /// address that it has, when the host is a member again.
+    pub fn membership_ended(&mut self) {
+        self.current = false;
+        self.denied.clear();
+        for (id, given) in std::mem::take(&mut self.given) {
+            if let Some(wanted) = self.wanted.get_mut(&id) {
+                wanted.request.ip = given.place.ip;
+            }
+        }
+        self.wanted.values_mut().for_each(|w| w.asked = false);
+    }
+
     /// The assignments are these now. `current`: they are this session's, not those of the ledger.
     pub fn assigned(&mut self, set: &AssignmentSet, current: bool, out: &mut Vec<Act>) {
         self.current |= current;
@@ -230,6 +243,31 @@ mod tests {
         acts(|out| a.want(request(&["web"]), out));
         let denied = acts(|out| a.assigned(&set(None, "Address already in use"), false, out));
         assert_eq!(denied, [Act::Denied { id: ID, why: "Address already in use".into() }, Act::GiveBack(vec![ID])]);
+    }
+
+    #[test]
+    fn a_name_that_is_refused_costs_a_running_container_nothing() {
+        let mut a = Attachments::default();
+        acts(|out| a.assigned(&AssignmentSet::default(), true, out));
+        acts(|out| a.want(request(&["web"]), out));
+        acts(|out| a.assigned(&set(Some(IP), ""), false, out));
+        acts(|out| a.want(request(&["a name that the leader refuses"]), out));
+        a.refused(ID);
+        let after = acts(|out| a.assigned(&set(Some(IP), ""), false, out));
+        assert!(!after.iter().any(|act| matches!(act, Act::GiveBack(_))), "{after:?}");
+        a.refused(AttachmentId::from_u128(8));
+    }
+
+    #[test]
+    fn who_joins_again_asks_for_the_addresses_that_are_in_use() {
+        let mut a = Attachments::default();
+        acts(|out| a.assigned(&AssignmentSet::default(), true, out));
+        acts(|out| a.want(request(&["web"]), out));
+        acts(|out| a.assigned(&set(Some(IP), ""), false, out));
+        a.membership_ended();
+        assert!(acts(|out| a.assigned(&AssignmentSet::default(), false, out)).is_empty(), "there is no leader yet");
+        let asked = acts(|out| a.assigned(&AssignmentSet::default(), true, out));
+        assert_eq!(asked, [Act::Ask(vec![AttachRequest { ip: Some(IP), ..request(&["web"]) }])]);
     }
 
     #[test]

@@ -59,7 +59,11 @@ impl Places {
 
     /// This host is in no cluster, or in none any more: nobody gives places.
     pub fn none(&self) {
-        self.locked(|s| *s = State { member: Some(false), ..State::default() });
+        self.locked(|s| {
+            s.machine.membership_ended();
+            (s.orders, s.member) = (None, Some(false));
+            s.waiting.clear();
+        });
     }
 
     /// A session opened or ended.

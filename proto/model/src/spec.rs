@@ -83,7 +83,8 @@ pub struct Driver {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSpec {
     pub image: String,
-    /// Credentials for pulling `image`, kept sealed where they rest. Never shown by the API.
+    /// Credentials for pulling `image`. They rest with the spec in the managers' data folder (mode 0700), not sealed; agents
+    /// write them nowhere. To be shown to nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry_auth: Option<String>,
     #[serde(default)]

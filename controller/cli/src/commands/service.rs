@@ -18,6 +18,7 @@ use muster_model::{
     },
 };
 use muster_proto::RemoteCluster;
+use std::sync::Arc;
 use std::{collections::BTreeMap, time::Duration};
 
 /// Between two looks at a service whose tasks are waited for.
@@ -46,7 +47,12 @@ pub async fn run(host: &Host, command: Service) -> anyhow::Result<u8> {
         Service::Inspect { services } => {
             let mut all = Vec::new();
             for name in &services {
-                all.push(cluster.service_inspect(name).await?);
+                let mut view = cluster.service_inspect(name).await?;
+                view.service.spec.task.container.registry_auth = None;
+                if let Some(previous) = &mut view.service.previous_spec {
+                    Arc::make_mut(previous).task.container.registry_auth = None;
+                }
+                all.push(view);
             }
             println!("{}", serde_json::to_string_pretty(&all)?);
             Ok(0)
