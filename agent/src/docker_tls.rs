@@ -22,8 +22,12 @@ use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certi
 
 /// Longer than any honest handshake, also on a busy host.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes at once, some 40 KiB each; more clients wait in the kernel's queue.
+/// Handshakes at once, some 40 KiB each; more clients wait until it is their turn.
 const MAX_HANDSHAKES: usize = 64;
+/// How long a client may say nothing at all: TLS clients speak first and at once.
+const SILENCE: Duration = Duration::from_secs(2);
+/// Clients before their handshake, a file descriptor and some KiB each; more wait in the kernel's queue.
+const MAX_BEFORE: usize = 512;
 /// Waiting in the kernel's queue.
 const BACKLOG: u32 = 256;
 /// Pause after a failed accept, e.g. when file descriptors have run out.
@@ -74,23 +78,30 @@ impl Guard {
     /// Serves the API on `listener` until `stop`.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, api: Arc<Api>, stop: CancellationToken) {
         let mut connections = JoinSet::new();
-        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let (before, handshakes) = (Arc::new(Semaphore::new(MAX_BEFORE)), Arc::new(Semaphore::new(MAX_HANDSHAKES)));
         loop {
             // A place first: a client that is not accepted costs nothing.
             let place = tokio::select! {
                 () = stop.cancelled() => break,
-                place = handshakes.clone().acquire_owned() => place.expect("the semaphore is never closed"),
+                place = before.clone().acquire_owned() => place.expect("the semaphore is never closed"),
             };
             tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = listener.accept() => match accepted {
                     Ok((tcp, remote)) => {
                         let (guard, api, stop) = (self.clone(), api.clone(), stop.clone());
+                        let handshakes = handshakes.clone();
                         connections.spawn(async move {
-                            let greeted = guard.greet(tcp, remote).await;
+                            let Some(first) = first_byte(&tcp, remote).await else { return };
+                            let turn = handshakes.acquire_owned().await.expect("the semaphore is never closed");
                             drop(place);
+                            // Before the handshake: what changes while it goes on is heard of.
+                            let changed = guard.changed.subscribe();
+                            let state = guard.state.load_full();
+                            let greeted = greet(tcp, remote, first, state.server.clone()).await;
+                            drop(turn);
                             if let Some((socket, client)) = greeted {
-                                guard.carry(socket, client, api, stop).await;
+                                guard.carry(socket, client, api, stop, state, changed).await;
                             }
                         });
                     }
@@ -106,46 +117,22 @@ impl Guard {
         let _ = tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
     }
 
-    /// The handshake. Failures are logged at DEBUG: strangers knock on open ports.
-    async fn greet(&self, tcp: TcpStream, remote: SocketAddr) -> Option<(TlsStream<TcpStream>, Client)> {
-        let server = self.state.load().server.clone();
-        let handshake = async {
-            let mut first = [0];
-            if tcp.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
-                return tell_plain(tcp).await;
-            }
-            if first[0] != TLS_HANDSHAKE {
-                return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "no TLS client"));
-            }
-            tcp.set_nodelay(true)?;
-            TlsAcceptor::from(server).accept(tcp).await
-        };
-        let socket = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(Ok(socket)) => socket,
-            Ok(Err(error)) => {
-                tracing::debug!(client.address = %remote, %error, "tls handshake failed");
-                return None;
-            }
-            Err(_) => {
-                tracing::debug!(client.address = %remote, "tls handshake took too long");
-                return None;
-            }
-        };
-        let leaf = socket.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        match leaf.context("no certificate").and_then(|leaf| names_of(leaf)) {
-            Ok(names) => Some((socket, Client { names })),
-            Err(error) => {
-                tracing::debug!(client.address = %remote, %error, "a client's certificate cannot be read");
-                None
-            }
+    /// One client's requests, as long as it may ask as it might by the state that its certificate was verified with.
+    async fn carry(
+        &self,
+        socket: TlsStream<TcpStream>,
+        client: Client,
+        api: Arc<Api>,
+        stop: CancellationToken,
+        state: Arc<State>,
+        mut changed: watch::Receiver<()>,
+    ) {
+        let current = self.state.load_full();
+        if current.roots != state.roots {
+            tracing::debug!(client.names = ?client.names, "the authorities were replaced during a handshake");
+            return;
         }
-    }
-
-    /// One client's requests, as long as it may ask as it may now.
-    async fn carry(&self, socket: TlsStream<TcpStream>, client: Client, api: Arc<Api>, stop: CancellationToken) {
-        let mut changed = self.changed.subscribe();
-        let state = self.state.load_full();
-        let access = state.access(&client);
+        let access = current.access(&client);
         let served = muster_docker_api::serve_connection(socket, api, access.clone(), stop);
         tokio::pin!(served);
         loop {
@@ -160,6 +147,57 @@ impl Guard {
                     }
                 }
             }
+        }
+    }
+}
+
+/// What a client begins with; nothing of one that keeps silent or goes.
+async fn first_byte(tcp: &TcpStream, remote: SocketAddr) -> Option<u8> {
+    let mut first = [0];
+    match tokio::time::timeout(SILENCE, tcp.peek(&mut first)).await {
+        Ok(Ok(1..)) => Some(first[0]),
+        Ok(_) => None,
+        Err(_) => {
+            tracing::debug!(client.address = %remote, "a client said nothing");
+            None
+        }
+    }
+}
+
+/// The handshake. Failures are logged at DEBUG: strangers knock on open ports.
+async fn greet(
+    tcp: TcpStream,
+    remote: SocketAddr,
+    first: u8,
+    server: Arc<ServerConfig>,
+) -> Option<(TlsStream<TcpStream>, Client)> {
+    let handshake = async {
+        if first.is_ascii_uppercase() {
+            return tell_plain(tcp).await;
+        }
+        if first != TLS_HANDSHAKE {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "no TLS client"));
+        }
+        tcp.set_nodelay(true)?;
+        TlsAcceptor::from(server).accept(tcp).await
+    };
+    let socket = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(socket)) => socket,
+        Ok(Err(error)) => {
+            tracing::debug!(client.address = %remote, %error, "tls handshake failed");
+            return None;
+        }
+        Err(_) => {
+            tracing::debug!(client.address = %remote, "tls handshake took too long");
+            return None;
+        }
+    };
+    let leaf = socket.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    match leaf.context("no certificate").and_then(|leaf| names_of(leaf)) {
+        Ok(names) => Some((socket, Client { names })),
+        Err(error) => {
+            tracing::debug!(client.address = %remote, %error, "a client's certificate cannot be read");
+            None
         }
     }
 }

@@ -3,9 +3,9 @@
 //!
 //! Only the leader's are asked, and they live in its memory: a new leader begins without. A claim ends by itself, since who
 //! made it may be gone. One that was settled holds on to its name as long: a host that asked its nodes before the container
-//! was made must still hear of it.
+//! was made must still hear of it. Who finds after such a refusal that the container is gone says so, and gets the name.
 
-use muster_calls::{Ask, Error, Placed, Result};
+use muster_calls::{Ask, Error, Placed, Result, name_taken};
 use muster_controller_core::{Extra, Wish, place_single};
 use muster_model::NodeId;
 use muster_state::State;
@@ -46,19 +46,23 @@ impl Claims {
     /// # Errors
     /// `Conflict` with the reasons, or when the name is promised to another.
     pub fn place(&mut self, now: Instant, state: &State, ask: Ask) -> Result<Placed> {
-        self.open.retain(|_, c| c.until > now);
+        self.open.retain(|_, c| c.until > now && !is_gone(c, &ask));
         if let Some(name) = &ask.name
             && let Some(claim) = self.open.values().find(|c| c.name.as_ref() == Some(name))
         {
             let by = claim.container.as_deref().unwrap_or("that is being made");
-            return Err(Error::conflict(format!(
-                "Conflict. The container name \"/{name}\" is already in use by container \"{by}\". You have to remove (or rename) that container to be able to reuse that name."
-            )));
+            return Err(name_taken(name, by, ""));
         }
-        let extras = self.extras(&ask);
-        let node = place_single(state, &wish(&ask), &extras).map_err(|why| Error::conflict(why.to_string()))?;
+        let (node, holds) = match ask.only_name_on {
+            Some(node) => (node, Extra::default()),
+            None => {
+                let extras = self.extras(&ask);
+                let node = place_single(state, &wish(&ask), &extras).map_err(|why| Error::conflict(why.to_string()))?;
+                let (nano_cpus, memory_bytes) = (ask.nano_cpus, ask.memory_bytes);
+                (node, Extra { containers: 1, nano_cpus, memory_bytes, ports: ask.ports })
+            }
+        };
         self.next = self.next.wrapping_add(1);
-        let holds = Extra { containers: 1, nano_cpus: ask.nano_cpus, memory_bytes: ask.memory_bytes, ports: ask.ports };
         self.open.insert(self.next, Claim { name: ask.name, node, holds, container: None, until: now + LIFE });
         Ok(Placed { node, claim: self.next })
     }
@@ -92,6 +96,12 @@ impl Claims {
         }
         extras
     }
+}
+
+/// Whether a claim's container has gone, or has another name, by what its own node said to the one that asks.
+fn is_gone(claim: &Claim, ask: &Ask) -> bool {
+    let gone = claim.container.as_ref().is_some_and(|id| ask.gone.contains(id));
+    gone && claim.name == ask.name && ask.loads.contains_key(&claim.node)
 }
 
 fn wish(ask: &Ask) -> Wish {
@@ -153,6 +163,38 @@ mod tests {
         claims.settle(second.claim, Some("c1".to_owned()));
         assert!(claims.place(now, &state, ask("web", 1)).is_err());
         claims.place(now + LIFE, &state, ask("web", 1)).expect("the engines tell of it by now");
+    }
+
+    #[test]
+    fn a_name_is_free_as_soon_as_its_node_says_that_its_container_is_gone() {
+        let (mut claims, state, now) = (Claims::default(), state(1), Instant::now());
+        let gone = |id: &str| Ask { gone: [id.to_owned()].into(), ..ask("web", 1) };
+        let first = claims.place(now, &state, ask("web", 1)).expect("free");
+        assert!(claims.place(now, &state, gone("c1")).is_err(), "it is being made");
+        claims.settle(first.claim, Some("c1".to_owned()));
+        let refused = claims.place(now, &state, ask("web", 1)).expect_err("taken");
+        assert_eq!(muster_calls::taken_by(&refused), Some("c1"));
+        let mut away = gone("c1");
+        away.loads.clear();
+        assert!(claims.place(now, &state, away).is_err(), "its node did not answer");
+        let second = claims.place(now, &state, gone("c1")).expect("free again");
+        claims.settle(second.claim, Some("c2".to_owned()));
+        assert!(claims.place(now, &state, gone("c1")).is_err(), "another has it by now");
+    }
+
+    #[test]
+    fn a_name_alone_is_kept_on_a_node_that_takes_no_new_work() {
+        let (mut claims, state, now) = (Claims::default(), state(1), Instant::now());
+        let only = |name: &str| Ask {
+            name: Some(name.to_owned()),
+            only_name_on: Some(NodeId::from_u128(9)),
+            ..Ask::default()
+        };
+        let kept = claims.place(now, &state, only("web")).expect("kept");
+        assert_eq!(kept.node, NodeId::from_u128(9));
+        assert!(claims.place(now, &state, only("web")).is_err());
+        claims.settle(kept.claim, None);
+        claims.place(now, &state, only("web")).expect("kept again");
     }
 
     #[test]

@@ -119,6 +119,11 @@ within 30 "the managers miss it" nodes_are 1 1 Down
 is "what is elsewhere works" "up" docker exec stays echo up
 refuses "what is nowhere may be on it" "${P}host3" docker inspect -f x ghost
 refuses "what is on it cannot be worked with" "${P}host3" docker stop "${P}host3/lost"
+refuses "a volume that is nowhere may be on it" "${P}host3" docker run --rm -v data:/d box:1 true
+refuses "also when it is created" "${P}host3" docker volume create data
+prints "who names a node gets one there" there sh -c "docker run --rm -e constraint:node==${P}host2 -v data:/d box:1 echo there"
+quiet docker volume rm data
+refuses "tag says which copy has not got the name" "did not answer: ${P}host3" docker tag box:1 box:2
 refuses "nothing is placed there" "not ready [${P}host3]" docker run -d -e "constraint:node==${P}host3" box:1 true
 prints "the rest takes what is new" hi docker run --rm box:1 echo hi
 for l in volumes networks images/json system/df; do

@@ -106,6 +106,22 @@ race() { # of creations of one name on two hosts' endpoints just one goes well
   done
 }
 check "two hosts do not race onto one name" race
+again() { docker run --rm --name job box:1 true && docker run --rm --name job box:1 true; }
+check "a name is free as soon as its container is gone" again
+anew() { docker run -d --name job box:1 sleep 100 >/dev/null && docker rm -f job >/dev/null && whole 2 run --rm --name job box:1 true; }
+check "also after rm -f, and for another host" anew
+moved() { docker create --name job box:1 true >/dev/null && docker rename job done && docker create --name job box:1 true >/dev/null && docker rm job done >/dev/null; }
+check "and when it is renamed" moved
+meet() { # of renamings of two containers to one name on two hosts' endpoints just one goes well
+  local n=0
+  docker create --name left box:1 true >/dev/null && docker create --name right box:1 true >/dev/null || return 1
+  whole 1 rename left met 2>/dev/null & local one=$!
+  whole 2 rename right met 2>/dev/null & local two=$!
+  wait $one && n=$((n + 1)); wait $two && n=$((n + 1))
+  docker rm -f left right met >/dev/null 2>&1
+  [ $n = 1 ] || { echo "$n of two went well"; return 1; }
+}
+check "two renamings do not race onto one name" meet
 quiet on 1 run -d --name twin box:1 sh -c "$sleeper"; quiet on 2 run -d --name twin box:1 sh -c "$sleeper"
 refuses "an ambiguous name lists the candidates" "${P}host1/twin, ${P}host2/twin" docker stop twin
 is "the node's name says which is meant" "${P}host2" node_of "${P}host2/twin"
@@ -183,7 +199,10 @@ is "port tells which" "0.0.0.0:8082" docker port port 80/tcp
 quiet docker rm -f port keys talk lines
 
 #### volumes, networks, system
+spared() { docker volume prune -af --filter "label!=muster.node.name=${P}host1" >/dev/null && docker volume inspect "${P}host1/same" >/dev/null && ! docker volume inspect "${P}host3/same" >/dev/null 2>&1; }
 quiet docker volume create "${P}host1/same"; quiet docker volume create "${P}host3/same"
+check "volume prune spares the node that a filter leaves out" spared
+quiet docker volume create "${P}host3/same"; quiet docker volume create --label "muster.node=${P}host2" data
 is "volume ls says whose where names collide" "data ${P}host1/same ${P}host3/same" sh -c "docker volume ls -q | sort | tr '\n' ' ' | sed 's/ \$//'"
 refuses "an ambiguous volume lists the candidates" "${P}host1/same, ${P}host3/same" docker volume rm same
 quiet docker volume rm "${P}host1/same" "${P}host3/same" data
@@ -198,6 +217,7 @@ quiet docker run -d --name other -e "constraint:node==${P}host3" box:1
 quiet docker network connect lane other
 prints "connect joins a container of another host" " saw " docker exec other timeout 5 wget -qO- http://lane/cgi-bin/who
 quiet docker network disconnect lane other
+refuses "but not of a host that has no such container" "own, and the container is on" docker network connect "${P}host1/lane" other
 quiet docker rm -f lane other; quiet docker network rm lane
 is "bridge, host and none are listed once" "bridge host none" sh -c "docker network ls --filter driver=bridge --filter driver=host --filter driver=null --format '{{.Name}}' | sort | tr '\n' ' ' | sed 's/ \$//'"
 prints "info counts all nodes" "Nodes: 3" docker info

@@ -6,8 +6,8 @@
 
 use super::{
     WholeEngine,
-    demand::{Demand, is_predefined, on_node, split_node},
-    find::meant,
+    demand::{Demand, REPLACES, is_predefined, on_node, split_node},
+    find::{away, meant},
 };
 use crate::directory::Place;
 use muster_calls::*;
@@ -47,9 +47,18 @@ impl Round {
             Some((place, found))
         });
         let Some((place, found)) = owner else { return Ok(()) };
-        Err(Error::conflict(format!(
-            "Conflict. The container name \"/{name}\" is already in use by container \"{}\" on node {}. You have to remove (or rename) that container to be able to reuse that name.",
-            found.id, place.hostname
+        Err(name_taken(name, &found.id, &format!(" on node {}", place.hostname)))
+    }
+
+    /// # Errors
+    /// `Unavailable`, when what no node has may be on one that did not answer.
+    fn is_nowhere(&self, what: &str) -> Result<()> {
+        if self.unreached.is_empty() {
+            return Ok(());
+        }
+        Err(Error::unavailable(format!(
+            "{what} is on no node that answered, and may be on one that did not: {}; name a node to make it there: NODE/NAME or label muster.node",
+            away(&self.unreached)
         )))
     }
 }
@@ -78,6 +87,25 @@ impl Drop for Claim {
     }
 }
 
+/// Containers by which the leader refused a name. It remembers them for a while; the nodes know whether they are still
+/// there, and are asked once more.
+#[derive(Default)]
+struct Gone(BTreeSet<String>);
+
+impl Gone {
+    /// Names that come and go faster than the nodes can be asked are given up.
+    const MOST: usize = 8;
+
+    fn ids(&self) -> BTreeSet<String> {
+        self.0.clone()
+    }
+
+    /// Whether asking the nodes once more may bring something new.
+    fn is_new(&mut self, refusal: &Error) -> bool {
+        self.0.len() < Self::MOST && taken_by(refusal).is_some_and(|id| self.0.insert(id.to_owned()))
+    }
+}
+
 async fn tell(whole: &WholeEngine, claim: u64, container: Option<String>) {
     if let Err(error) = whole.cluster().settle(claim, container).await {
         tracing::debug!(%error, "the leader was not told what became of a claim: it runs out by itself");
@@ -101,12 +129,18 @@ impl WholeEngine {
             return self.create_alone(demand, platform, body).await;
         }
         let mut copied = false;
+        let mut gone = Gone::default();
         loop {
             let round = self.round(demand.query()).await?;
             if let Some(name) = &demand.name {
                 round.name_is_free(name, None)?;
             }
-            let placed = self.cluster().place(self.ask_for(&demand, &round).await?).await?;
+            let ask = Ask { gone: gone.ids(), ..self.ask_for(&demand, &round).await? };
+            let placed = match self.cluster().place(ask).await {
+                Ok(placed) => placed,
+                Err(e) if gone.is_new(&e) => continue,
+                Err(e) => return Err(e),
+            };
             let claim = Claim { whole: self.clone(), id: Some(placed.claim) };
             let place = self.place(placed.node)?;
             let has_image = |node: NodeId| round.answers.iter().any(|(p, s)| p.id == node && s.image.is_some());
@@ -214,8 +248,10 @@ impl WholeEngine {
         for volume in &demand.volumes {
             let nodes = round.nodes(|s| s.volumes.contains(volume));
             // One that is nowhere is made where the container goes.
-            if !nodes.is_empty() {
-                ask.beside.push(Beside { what: format!("volume {volume}"), nodes });
+            match nodes.is_empty() {
+                false => ask.beside.push(Beside { what: format!("volume {volume}"), nodes }),
+                true if demand.names_a_node() => {}
+                true => round.is_nowhere(&format!("volume {volume}"))?,
             }
         }
         for network in demand.networks.iter().filter(|n| !is_predefined(n)) {
@@ -224,6 +260,12 @@ impl WholeEngine {
                 Err(e) if e.kind == Kind::NotFound => {
                     let nodes = round.nodes(|s| s.networks.contains_key(network));
                     if nodes.is_empty() {
+                        if !round.unreached.is_empty() {
+                            let away = away(&round.unreached);
+                            return Err(Error::unavailable(format!(
+                                "network {network} not found; these nodes did not answer: {away}"
+                            )));
+                        }
                         // No "not found": clients take that for the image and pull it.
                         return Err(Error::conflict(format!("network {network} not found")));
                     }
@@ -248,10 +290,42 @@ impl WholeEngine {
             )));
         }
         let wanted = [to.to_owned(), name.to_owned()];
-        let round = self.round(SurveyQuery { containers: wanted.into(), ..SurveyQuery::default() }).await?;
-        let own = round.answers.iter().find(|(p, _)| p.id == place.id).and_then(|(_, s)| s.containers.get(name));
-        round.name_is_free(to, own.map(|f| f.id.as_str()))?;
-        place.engine.container_rename(name, to.to_owned()).await
+        let query = SurveyQuery { containers: wanted.into(), ..SurveyQuery::default() };
+        let mut gone = Gone::default();
+        let (claim, own) = loop {
+            let round = self.round(query.clone()).await?;
+            let own = round.answers.iter().find(|(p, _)| p.id == place.id).and_then(|(_, s)| s.containers.get(name));
+            let own = own.map(|f| f.id.clone());
+            round.name_is_free(to, own.as_deref())?;
+            if self.member()?.is_none() {
+                break (None, own);
+            }
+            if !round.unreached.is_empty() && !takes_anothers_place(&place, name).await? {
+                return Err(Error::unavailable(format!(
+                    "whether the name {to} is free is not known: these nodes did not answer: {}",
+                    away(&round.unreached)
+                )));
+            }
+            let loads = round.answers.iter().map(|(p, s)| (p.id, s.load.clone())).collect();
+            let ask = Ask {
+                name: Some(to.to_owned()),
+                only_name_on: Some(place.id),
+                gone: gone.ids(),
+                loads,
+                ..Ask::default()
+            };
+            match self.cluster().place(ask).await {
+                Ok(placed) => break (Some(Claim { whole: self.clone(), id: Some(placed.claim) }), own),
+                Err(e) if gone.is_new(&e) => {}
+                Err(e) => return Err(e),
+            }
+        };
+        // Without a word to it, a claim comes to nothing.
+        place.engine.container_rename(name, to.to_owned()).await?;
+        if let Some(claim) = claim {
+            claim.settle(own).await;
+        }
+        Ok(())
     }
 
     /// On the node that `NODE/NAME` or a label says, where it is already, or where a container would go.
@@ -276,9 +350,18 @@ impl WholeEngine {
         if let Some((place, _)) = round.answers.iter().find(|(_, s)| s.volumes.contains(name)) {
             return Ok(place.clone());
         }
+        if !name.is_empty() {
+            round.is_nowhere(&format!("volume {name}"))?;
+        }
         let loads = round.answers.iter().map(|(p, s)| (p.id, s.load.clone())).collect();
         let placed = self.cluster().place(Ask { loads, ..Ask::default() }).await?;
         Claim { whole: self.clone(), id: Some(placed.claim) }.settle(None).await;
         self.place(placed.node)
     }
+}
+
+/// Whether a container was made to take the place, and the name, of one that is gone by now: its client cannot go back.
+async fn takes_anothers_place(place: &Place, name: &str) -> Result<bool> {
+    let inspect = place.engine.container_inspect(name, false).await?;
+    Ok(inspect.config.labels.contains_key(REPLACES))
 }

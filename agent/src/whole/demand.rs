@@ -27,7 +27,7 @@ const CONSTRAINTS: &str = "com.docker.swarm.constraints";
 const AFFINITIES: &str = "com.docker.swarm.affinities";
 const NODE: &str = "muster.node";
 /// Compose's, on a container that takes another's place: that one's id or a name of it.
-const REPLACES: &str = "com.docker.compose.replace";
+pub(super) const REPLACES: &str = "com.docker.compose.replace";
 
 /// What was read out of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,6 +116,11 @@ impl Demand {
             image: self.image.clone(),
             load: true,
         }
+    }
+
+    /// Whether the request says which node it is to be on.
+    pub fn names_a_node(&self) -> bool {
+        self.constraints.iter().any(|c| ["node.id==", "node.hostname=="].iter().any(|key| c.starts_with(key)))
     }
 
     /// Takes the node off a name: it becomes a constraint.
@@ -299,6 +304,7 @@ mod tests {
         let demand = Demand::take(Some("/host2/web".into()), "linux/arm64", &mut body).expect("valid");
         assert_eq!(demand.name.as_deref(), Some("web"));
         assert_eq!(demand.constraints, ["node.hostname==host2", "node.platform.arch==arm64"]);
+        assert!(demand.names_a_node());
     }
 
     #[test]
@@ -309,6 +315,9 @@ mod tests {
         assert_eq!(demand.preferred, ["node.role==worker"]);
         assert_eq!(body.config.env, ["A=b"]);
         assert_eq!(body.config.labels[CONSTRAINTS], r#"["region==eu","node==host2","disk!=ssd","node.role==~worker"]"#);
+        let (elsewhere, _) =
+            of(&["constraint:node!=host2", "constraint:node==~host1"], &[], HostConfig::default()).expect("valid");
+        assert!(!elsewhere.names_a_node());
         let (demand, _) = of(&[], &[(NODE, "host3")], HostConfig::default()).expect("valid");
         assert_eq!(demand.constraints, ["node.hostname==host3"]);
     }

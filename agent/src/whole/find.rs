@@ -50,8 +50,13 @@ fn missing(text: String, unreached: &[Unreached]) -> Error {
     if unreached.is_empty() {
         return Error::not_found(text);
     }
+    Error::unavailable(format!("{text}; these nodes did not answer: {}", away(unreached)))
+}
+
+/// Nodes that did not answer, and why.
+pub(super) fn away(unreached: &[Unreached]) -> String {
     let away: Vec<_> = unreached.iter().map(|u| format!("{} ({})", u.node, u.reason)).collect();
-    Error::unavailable(format!("{text}; these nodes did not answer: {}", away.join(", ")))
+    away.join(", ")
 }
 
 fn ambiguous<'a>(what: &str, name: &str, hosts: impl Iterator<Item = &'a str>) -> Error {
@@ -151,18 +156,18 @@ impl WholeEngine {
         if here.engine.image_inspect(name).await.is_ok() {
             return Ok((here, name));
         }
-        let place = self.with_image(name).await?.swap_remove(0);
+        let place = self.with_image(name).await?.0.swap_remove(0);
         Ok((place, name))
     }
 
-    /// The nodes that have an image, at least one.
-    pub(super) async fn with_image(&self, name: &str) -> Result<Vec<Place>> {
+    /// The nodes that have an image, at least one, and those that did not say.
+    pub(super) async fn with_image(&self, name: &str) -> Result<(Vec<Place>, Vec<Unreached>)> {
         let query = SurveyQuery { image: name.to_owned(), ..SurveyQuery::default() };
         let (surveys, unreached) = self.survey_all(query).await?;
         let places: Vec<_> = surveys.into_iter().filter(|(_, s)| s.image.is_some()).map(|(p, _)| p).collect();
         match places.is_empty() {
             true => Err(missing(format!("No such image: {name}"), &unreached)),
-            false => Ok(places),
+            false => Ok((places, unreached)),
         }
     }
 

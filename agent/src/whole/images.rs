@@ -105,18 +105,20 @@ impl WholeEngine {
         }
     }
 
+    /// Every copy that can be reached gets the name; those that cannot are the call's error.
     pub(super) async fn tag(&self, name: &str, repo: &str, tag: &str) -> Result<()> {
-        for place in self.with_image(name).await? {
-            place.engine.image_tag(name, repo.to_owned(), tag.to_owned()).await?;
+        let (places, unreached) = self.with_image(name).await?;
+        for place in &places {
+            place.engine.image_tag(name, repo.to_owned(), tag.to_owned()).await.map_err(|e| place.blamed(e))?;
         }
-        Ok(())
+        reached_all(&format!("{name} was tagged"), &places, &unreached)
     }
 
-    /// Every copy goes. One that is in use stays, and is the call's error; others may be gone by then.
+    /// Every copy goes. One that is in use or cannot be reached stays, and is the call's error; others may be gone by then.
     pub(super) async fn remove_image(&self, name: &str, force: bool, no_prune: bool) -> Result<Vec<ImageDeleteItem>> {
-        let places = self.with_image(name).await?;
+        let (places, unreached) = self.with_image(name).await?;
         let several = places.len() > 1;
-        let removals = places.into_iter().map(|place| async move {
+        let removals = places.iter().map(|place| async move {
             let removed = place.engine.image_remove(name, force, no_prune).await;
             removed.map_err(|e| match several {
                 true => Error::new(e.kind, format!("node {}: {}", place.hostname, e.message)),
@@ -131,6 +133,7 @@ impl WholeEngine {
                 }
             }
         }
+        reached_all(&format!("{name} was removed"), &places, &unreached)?;
         Ok(items)
     }
 
@@ -138,7 +141,7 @@ impl WholeEngine {
     pub(super) async fn save(&self, names: Vec<String>) -> Result<Stream<Bytes>> {
         let mut having: Option<Vec<Place>> = None;
         for name in &names {
-            let these = self.with_image(name).await?;
+            let (these, _) = self.with_image(name).await?;
             having = Some(match having {
                 None => these,
                 Some(before) => before.into_iter().filter(|p| these.iter().any(|t| t.id == p.id)).collect(),
@@ -166,6 +169,17 @@ impl WholeEngine {
         }
         Ok(())
     }
+}
+
+/// # Errors
+/// `Unavailable`, when there are nodes that may have a copy to which nothing was done.
+fn reached_all(done: &str, places: &[Place], unreached: &[Unreached]) -> Result<()> {
+    if unreached.is_empty() {
+        return Ok(());
+    }
+    let on: Vec<_> = places.iter().map(|p| p.hostname.as_str()).collect();
+    let away = super::find::away(unreached);
+    Err(Error::unavailable(format!("{done} on {} only: these nodes did not answer: {away}", on.join(", "))))
 }
 
 fn away_line(place: &Place, e: &Error) -> Result<ProgressLine> {

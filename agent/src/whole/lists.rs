@@ -34,21 +34,53 @@ fn with_node(mut c: ContainerSummary, place: &Place) -> ContainerSummary {
     c
 }
 
-/// Takes the conditions on nodes out of a filter: what remains is for the engines.
-fn take_nodes(filters: &mut Filters) -> BTreeSet<String> {
-    let mut nodes = filters.0.remove("node").unwrap_or_default();
-    if let Some(labels) = filters.0.get_mut("label") {
-        for key in [NODE_NAME, NODE_ID] {
-            let prefix = format!("{key}=");
-            nodes.extend(labels.extract_if(.., |l| l.starts_with(&prefix)).map(|l| l[prefix.len()..].to_owned()));
+/// The nodes that a filter asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Chosen {
+    /// Empty: all.
+    only: BTreeSet<String>,
+    but: BTreeSet<String>,
+}
+
+impl Chosen {
+    /// Takes the conditions on nodes out of a filter: what remains is for the engines.
+    ///
+    /// # Errors
+    /// `Invalid` for one that an engine would take to hold for all it has.
+    fn take(filters: &mut Filters) -> Result<Self> {
+        let mut only = filters.0.remove("node").unwrap_or_default();
+        // One without a node leaves all: every object has these labels.
+        only.extend(take_labels(filters, "label").0);
+        let (but, none) = take_labels(filters, "label!");
+        let many = |l: &String| l == NODE_NAMES || l.starts_with(&format!("{NODE_NAMES}="));
+        if none || filters.0.get("label!").is_some_and(|labels| labels.iter().any(many)) {
+            return Err(Error::invalid(format!(
+                "filter label!: expected a node after {NODE_NAME} or {NODE_ID}, as in label!={NODE_NAME}=NODE"
+            )));
         }
-        labels.remove(NODE_NAME);
-        labels.remove(NODE_ID);
-        if labels.is_empty() {
-            filters.0.remove("label");
-        }
+        Ok(Self { only, but })
     }
-    nodes
+
+    fn has(&self, place: &Place) -> bool {
+        let id = place.id.to_string();
+        let named = |names: &BTreeSet<String>| names.contains(&place.hostname) || names.contains(&id);
+        (self.only.is_empty() || named(&self.only)) && !named(&self.but)
+    }
+}
+
+/// The nodes that a filter's labels name, and whether it has one of the labels without a node.
+fn take_labels(filters: &mut Filters, key: &str) -> (BTreeSet<String>, bool) {
+    let Some(labels) = filters.0.get_mut(key) else { return (BTreeSet::new(), false) };
+    let (mut nodes, mut bare) = (BTreeSet::new(), false);
+    for label in [NODE_NAME, NODE_ID] {
+        let prefix = format!("{label}=");
+        nodes.extend(labels.extract_if(.., |l| l.starts_with(&prefix)).map(|l| l[prefix.len()..].to_owned()));
+        bare |= labels.remove(label);
+    }
+    if labels.is_empty() {
+        filters.0.remove(key);
+    }
+    (nodes, bare)
 }
 
 /// Names that more than one of these objects has.
@@ -61,9 +93,9 @@ fn shared_names<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
 impl WholeEngine {
     /// The nodes that a filter leaves.
     fn chosen(&self, filters: &mut Filters) -> Result<Vec<Place>> {
-        let nodes = take_nodes(filters);
+        let chosen = Chosen::take(filters)?;
         let mut places = self.places()?;
-        places.retain(|p| nodes.is_empty() || nodes.contains(&p.hostname) || nodes.contains(&p.id.to_string()));
+        places.retain(|p| chosen.has(p));
         Ok(places)
     }
 
@@ -354,11 +386,24 @@ mod tests {
         for (key, value) in [("node", "h1"), ("label", "muster.node.name=h2"), ("label", "a=b"), ("name", "web")] {
             filters.add(key, value);
         }
-        assert_eq!(take_nodes(&mut filters), ["h1", "h2"].map(str::to_owned).into());
-        assert_eq!(filters.to_json(), r#"{"label":{"a=b":true},"name":{"web":true}}"#);
-        let mut only = Filters::default();
-        only.add("label", "muster.node.name");
-        assert!(take_nodes(&mut only).is_empty() && only.is_empty());
+        filters.add("label!", "muster.node.name=h3");
+        filters.add("label!", "keep");
+        let chosen = Chosen::take(&mut filters).expect("valid");
+        assert_eq!(chosen.only, ["h1", "h2"].map(str::to_owned).into());
+        assert_eq!(chosen.but, ["h3".to_owned()].into());
+        assert_eq!(filters.to_json(), r#"{"label":{"a=b":true},"label!":{"keep":true},"name":{"web":true}}"#);
+        let mut any = Filters::default();
+        any.add("label", "muster.node.name");
+        assert!(Chosen::take(&mut any).expect("valid") == Chosen::default() && any.is_empty());
+    }
+
+    #[test]
+    fn a_filter_that_leaves_no_node_out_by_mistake_is_refused() {
+        for label in ["muster.node.name", "muster.node.id", "muster.node.names=h1,h2"] {
+            let mut filters = Filters::default();
+            filters.add("label!", label);
+            assert_eq!(Chosen::take(&mut filters).expect_err(label).kind, Kind::Invalid);
+        }
     }
 
     #[test]

@@ -18,7 +18,6 @@ mod networks;
 use crate::{cluster::Member, directory::Place, host::Host};
 use async_trait::async_trait;
 use bytes::Bytes;
-use demand::split_node;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use muster_calls::*;
 use muster_model::{NodeId, engine::*};
@@ -356,14 +355,14 @@ routed! { {
             let asked = std::mem::take(&mut connect.container);
             let (place, container) = self.container(&asked).await?;
             container.clone_into(&mut connect.container);
-            place.engine.network_connect(split_node(name).1, connect).await
+            place.engine.network_connect(self.network_beside(name, &place)?, connect).await
         }
 
         async fn network_disconnect(&self, name: &str, mut disconnect: NetworkDisconnect) -> Result<()> {
             let asked = std::mem::take(&mut disconnect.container);
             let (place, container) = self.container(&asked).await?;
             container.clone_into(&mut disconnect.container);
-            place.engine.network_disconnect(split_node(name).1, disconnect).await
+            place.engine.network_disconnect(self.network_beside(name, &place)?, disconnect).await
         }
 
         async fn network_prune(&self, filters: Filters) -> Result<PruneReport> {

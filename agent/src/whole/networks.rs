@@ -1,6 +1,7 @@
 //! Networks: what is made here spans the cluster, since its containers may be anywhere; `NODE/NAME` is one host's own.
 
 use super::{WholeEngine, demand::split_node, lists};
+use crate::directory::Place;
 use muster_calls::*;
 use muster_model::engine::{Filters, NetworkCreate, NetworkCreated, NetworkResource};
 use std::sync::Arc;
@@ -35,6 +36,23 @@ impl WholeEngine {
         let (answers, unreached) = self.gather(ask).await?;
         let parts = answers.into_iter().map(|(place, list)| (place, list.items)).collect();
         Ok(Listed { items: lists::named_networks(parts), unreached })
+    }
+
+    /// A network's name on a container's node.
+    ///
+    /// # Errors
+    /// `Conflict`, when the name says that it is another node's.
+    pub(super) fn network_beside<'n>(&self, network: &'n str, container: &Place) -> Result<&'n str> {
+        let (node, name) = split_node(network);
+        if let Some(node) = node
+            && self.node(node)?.id != container.id
+        {
+            let on = &container.hostname;
+            return Err(Error::conflict(format!(
+                "network {network} is node {node}'s own, and the container is on {on}"
+            )));
+        }
+        Ok(name)
     }
 
     /// One that spans hosts shows the containers of all of them.

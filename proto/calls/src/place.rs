@@ -1,5 +1,6 @@
 //! Finding a node for a container that belongs to no service: what the nodes hold of their own, what the container asks.
 
+use crate::{Error, Kind};
 use muster_model::{NodeId, net::Protocol};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,6 +73,11 @@ pub struct Load {
 pub struct Ask {
     /// Kept for it until the claim is settled: nobody else in the cluster gets it meanwhile.
     pub name: Option<String>,
+    /// Only the name is to be kept: for a container that this node has already.
+    pub only_name_on: Option<NodeId>,
+    /// Ids of containers that [`taken_by`] named, and that the nodes in `loads` no longer have under that name. They were
+    /// asked after that.
+    pub gone: BTreeSet<String>,
     /// As those of services.
     pub constraints: Vec<String>,
     /// As `constraints`, but left out where no node meets them.
@@ -100,4 +106,32 @@ pub struct Beside {
 pub struct Placed {
     pub node: NodeId,
     pub claim: u64,
+}
+
+const TAKEN_BY: &str = "is already in use by container \"";
+
+/// That a name is another container's, in Docker's words. `by` is its id or says what it is; `place` says where, or nothing.
+pub fn name_taken(name: &str, by: &str, place: &str) -> Error {
+    Error::conflict(format!(
+        "Conflict. The container name \"/{name}\" {TAKEN_BY}{by}\"{place}. You have to remove (or rename) that container to be able to reuse that name."
+    ))
+}
+
+/// The id of the container that has the name, where [`name_taken`] gives one.
+pub fn taken_by(e: &Error) -> Option<&str> {
+    let (_, rest) = e.message.split_once(TAKEN_BY).filter(|_| e.kind == Kind::Conflict)?;
+    let (id, _) = rest.split_once('"')?;
+    (!id.contains(' ')).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_a_name_is_read_out_of_the_refusal() {
+        assert_eq!(taken_by(&name_taken("web", "c1", " on node h1")), Some("c1"));
+        assert_eq!(taken_by(&name_taken("web", "that is being made", "")), None);
+        assert_eq!(taken_by(&Error::conflict("no room")), None);
+    }
 }
