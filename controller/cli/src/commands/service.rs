@@ -18,8 +18,7 @@ use muster_model::{
     },
 };
 use muster_proto::RemoteCluster;
-use std::sync::Arc;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Between two looks at a service whose tasks are waited for.
 const POLL: Duration = Duration::from_millis(200);
