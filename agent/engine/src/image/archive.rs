@@ -86,6 +86,8 @@ impl Shared {
         self.container_event(&view.record, "extract-to-dir", &[]);
         let reader = SyncIoBridge::new(StreamReader::new(tar.map_err(|e| io::Error::other(e.message))));
         error::blocking(move || {
+            // Compressed or not; the disk is the limit in both cases.
+            let reader = archive::decompress(reader, u64::MAX).map_err(error::image)?;
             let owner = if copy_uid_gid { owner(&view)? } else { None };
             let options = UnpackOptions { keep_kinds, owner, ..UnpackOptions::default() };
             let unpacked = archive::unpack_into(view.root.as_fd(), Path::new(&path), reader, &options);
