@@ -7,10 +7,10 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::archive::extract::is_whiteout;
-use crate::archive::{pack, resolve};
+use crate::archive::{self, pack, resolve};
 use crate::error::{At, blocking};
 use crate::snapshot::{find, root_fs};
-use crate::{Result, Store};
+use crate::{Error, Result, Store};
 
 /// One changed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Store {
     /// What the container changed in its root file system, sorted by path. It may be running.
     ///
     /// # Errors
-    /// [`crate::Error::NoSuchSnapshot`], [`crate::Error::Io`].
+    /// [`crate::Error::NoSuchSnapshot`], [`crate::Error::TooLarge`] beyond [`archive::MAX_DEPTH`], [`crate::Error::Io`].
     pub async fn changes(&self, container_id: &str) -> Result<Vec<Change>> {
         let (layout, id) = (self.inner.layout.clone(), container_id.to_owned());
         blocking(move || {
@@ -46,8 +46,13 @@ impl Store {
             let open = |path: &std::path::PathBuf| File::open(path).map(OwnedFd::from).at("open", path);
             let lowers = root_fs.lowerdirs.iter().map(open).collect::<Result<Vec<_>>>()?;
             let mut changes = Vec::new();
-            walk(upper.as_fd(), &lowers, b"", &mut changes).at("compare", &root_fs.upper)?;
-            Ok(changes)
+            match walk(upper.as_fd(), &lowers, b"", 0, &mut changes) {
+                Err(Errno::NAMETOOLONG) => {
+                    let what = "the depth of folders in the container's root".into();
+                    Err(Error::TooLarge { what, limit: archive::MAX_DEPTH as u64 })
+                }
+                other => other.at("compare", &root_fs.upper).map(|()| changes),
+            }
         })
         .await
     }
@@ -60,7 +65,17 @@ struct Below {
     folders: Vec<OwnedFd>,
 }
 
-fn walk(upper: BorrowedFd<'_>, lowers: &[OwnedFd], path: &[u8], changes: &mut Vec<Change>) -> Result<(), Errno> {
+/// Compares one folder and all below it; ENAMETOOLONG where that is too deep.
+fn walk(
+    upper: BorrowedFd<'_>,
+    lowers: &[OwnedFd],
+    path: &[u8],
+    depth: usize,
+    changes: &mut Vec<Change>,
+) -> Result<(), Errno> {
+    if depth > archive::MAX_DEPTH {
+        return Err(Errno::NAMETOOLONG);
+    }
     for name in pack::names(upper)? {
         let child = [path, b"/", &name].concat();
         let Some(stat) = resolve::lstat(upper, &name)? else { continue };
@@ -76,7 +91,7 @@ fn walk(upper: BorrowedFd<'_>, lowers: &[OwnedFd], path: &[u8], changes: &mut Ve
             match open_folder(upper, &name) {
                 Ok(folder) => {
                     let opaque = pack::is_opaque(folder.as_fd());
-                    walk(folder.as_fd(), if opaque { &[] } else { &below.folders }, &child, changes)?;
+                    walk(folder.as_fd(), if opaque { &[] } else { &below.folders }, &child, depth + 1, changes)?;
                 }
                 // It vanished or was replaced meanwhile.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}

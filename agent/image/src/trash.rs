@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use crate::durable::{self, unique};
 use crate::error::At;
-use crate::{Error, Result, mount};
+use crate::{Error, Result, archive, mount};
 
 /// The handle to the trash folder; the thread ends when the last handle is gone.
 #[derive(Clone)]
@@ -89,21 +89,15 @@ fn remove_forever(dir: &Path, woken: &Receiver<()>, stop: &AtomicBool) {
     }
 }
 
-/// Removes a tree, looking at `stop` before each name so that closing the store waits for no large one. What is mounted
-/// in it, by whatever mistake, is somebody's data and stays.
+/// Removes a file or a tree, asking `stop` before each name so that closing the store waits for no large one. What is
+/// mounted on it or in it, by whatever mistake, is somebody's data and stays.
 fn remove_tree(path: &Path, stop: &AtomicBool) -> Result<()> {
-    if stop.load(Ordering::Relaxed) {
-        return Err(Error::Closed);
-    }
-    let is_dir = fs::symlink_metadata(path).at("read", path)?.is_dir();
-    if !is_dir {
+    if !fs::symlink_metadata(path).at("read", path)?.is_dir() {
         return fs::remove_file(path).at("remove", path);
     }
     if mount::is_mounted(path)? {
         return Err(std::io::Error::other("something is mounted there")).at("remove", path);
     }
-    for child in durable::entries(path)? {
-        remove_tree(&child, stop)?;
-    }
-    fs::remove_dir(path).at("remove", path)
+    let removed = archive::remove_tree(path, &|| stop.load(Ordering::Relaxed))?;
+    if removed { Ok(()) } else { Err(Error::Closed) }
 }

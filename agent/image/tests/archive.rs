@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::Path;
 
-use common::{Tar, TestResult, assert_root};
+use common::{DeepFolder, Tar, TestResult, assert_root, nest};
 use muster_image::archive::{self, Error, PackOptions, UnpackOptions, Unpacked, Whiteouts};
 use rustix::fs::XattrFlags;
 use tar::EntryType;
@@ -274,6 +274,45 @@ fn limits_and_broken_archives_are_errors() {
     });
     assert!(matches!(scene.layer(&sparse), Err(Error::Unsupported { .. })));
     assert_eq!(scene.layer(b"").ok(), Some(Unpacked::default()));
+}
+
+#[test]
+fn a_name_of_too_many_levels_is_refused_before_anything_is_made_of_it() -> TestResult {
+    let scene = Scene::new();
+    let name = |levels: usize| vec!["d"; levels].join("/");
+    let archive = |levels| {
+        tar(|t| {
+            t.pax(&[("path", name(levels).as_bytes())]);
+            t.file("d", b"x");
+        })
+    };
+    let error = scene.layer(&archive(archive::MAX_DEPTH + 1)).expect_err("too deep");
+    assert_eq!(error.to_string(), "archive holds more than the limit of 256 levels of folders");
+    assert!(!scene.root("d").exists());
+    scene.layer(&archive(archive::MAX_DEPTH))?;
+    assert_eq!(fs::read(scene.root(&name(archive::MAX_DEPTH)))?, b"x");
+    Ok(())
+}
+
+#[test]
+fn a_tree_5000_levels_deep_is_neither_packed_nor_replaced_and_the_error_names_the_limit() -> TestResult {
+    assert_root();
+    let folder = DeepFolder::new();
+    fs::create_dir(folder.path().join("deep"))?;
+    nest(&folder.path().join("deep"), 5_000)?;
+    let root = File::open(folder.path())?;
+    let limit = "archive holds more than the limit of 256 levels of folders";
+    for path in ["/", "deep", "deep/d/d"] {
+        let packed = archive::pack(root.as_fd(), Path::new(path), std::io::sink(), &PackOptions::default());
+        assert_eq!(packed.map(drop).expect_err("too deep").to_string(), limit, "{path}");
+    }
+    let file = tar(|t| t.file("deep", b"x"));
+    let replaced = archive::unpack_into(root.as_fd(), Path::new("/"), file.as_slice(), &layer_options());
+    assert_eq!(replaced.expect_err("too deep").to_string(), limit);
+    let path = folder.path().to_owned();
+    drop(folder);
+    assert!(!path.exists());
+    Ok(())
 }
 
 #[test]

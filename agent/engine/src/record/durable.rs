@@ -104,14 +104,18 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-/// Removes a folder and all below; one that is not there is no error.
+/// Removes a folder and all below, however deep containers made it, but nothing that is mounted there; one that is not
+/// there is no error.
 ///
 /// # Errors
 /// [`Error`] naming the folder.
 pub fn remove_tree(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::at("remove", path)(e)),
-        _ => Ok(()),
+    use muster_image::archive::Error as TreeError;
+    match muster_image::archive::remove_tree(path, &|| false) {
+        Ok(_) => Ok(()),
+        Err(TreeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(TreeError::Io { act, path, source }) => Err(Error::at(act, &path)(source)),
+        Err(e) => Err(Error::at("remove", path)(io::Error::other(e))),
     }
 }
 
@@ -150,6 +154,25 @@ mod tests {
         sweep(&dir.path().join("none")).expect("nothing to sweep");
         let left: Vec<_> = fs::read_dir(dir.path()).expect("dir").flatten().map(|e| e.file_name()).collect();
         assert_eq!(left, ["a.json"]);
+    }
+
+    #[test]
+    fn a_tree_is_removed_however_deep_it_is_and_one_that_is_gone_is_no_error() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("tree");
+        fs::create_dir(&path).expect("folder");
+        let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        let none = rustix::fs::Mode::empty();
+        let mut deep = rustix::fs::openat(rustix::fs::CWD, &path, flags, none).expect("open");
+        for _ in 0..5_000 {
+            rustix::fs::mkdirat(&deep, "d", rustix::fs::Mode::RWXU).expect("made");
+            deep = rustix::fs::openat(&deep, "d", flags, none).expect("open");
+        }
+        remove_tree(&path).expect("removed");
+        assert!(!path.exists());
+        remove_tree(&path).expect("it is gone");
+        fs::write(&path, "x").expect("file");
+        assert!(remove_tree(&path).expect_err("a file").to_string().contains("tree"));
     }
 
     #[test]

@@ -459,13 +459,19 @@ fn make(folder: &Path, record: &VolumeRecord) -> Result<()> {
     folder.parent().map_or(Ok(()), |parent| durable::flush_folder(parent).map_err(error::disk))
 }
 
-/// Bytes of file content below a folder; what vanishes meanwhile does not count. Links are not followed.
+/// Bytes of file content below a folder; what vanishes meanwhile does not count, nor what is so deep that no path reaches
+/// it. Links are not followed.
 pub(crate) fn tree_size(path: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(path) else { return 0 };
-    let mut total = 0u64;
-    for entry in entries.flatten() {
-        let Ok(meta) = entry.metadata() else { continue };
-        total = total.saturating_add(if meta.is_dir() { tree_size(&entry.path()) } else { meta.len() });
+    let (mut total, mut folders) = (0u64, vec![path.to_owned()]);
+    // Not recursive: a container may nest folders as deep as it likes.
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => folders.push(entry.path()),
+                Ok(meta) => total = total.saturating_add(meta.len()),
+                Err(_) => {}
+            }
+        }
     }
     total
 }

@@ -12,8 +12,8 @@ use tar::EntryType;
 
 use super::reader::{Entry, Reader};
 use super::{
-    At, Error, OPAQUE, OPAQUE_XATTR, Result, UnpackOptions, WHITEOUT, WHITEOUT_META, Whiteouts, metadata, resolve,
-    shown,
+    At, Error, MAX_DEPTH, OPAQUE, OPAQUE_XATTR, Result, UnpackOptions, WHITEOUT, WHITEOUT_META, Whiteouts, metadata,
+    resolve, shown,
 };
 
 /// Bytes moved at once.
@@ -82,6 +82,9 @@ impl Extractor<'_> {
     fn entry<R: Read>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<()> {
         self.count(entry)?;
         let own = resolve::components(&entry.path)?;
+        if own.len() > MAX_DEPTH {
+            return Err(Error::too_deep());
+        }
         let base = self.base.clone();
         let all: Vec<&[u8]> = base.iter().map(Vec::as_slice).chain(own.iter().copied()).collect();
         let Some((name, folders)) = own.split_last().map(|(name, _)| (*name, &all[..all.len() - 1])) else {
@@ -231,7 +234,10 @@ impl Extractor<'_> {
         if self.options.keep_kinds && is_dir != (entry.kind == EntryType::Directory) {
             return Err(Error::KindDiffers { path: shown(&entry.path), is_dir });
         }
-        remove(parent, name, is_dir).at("replace", &entry.path)
+        match remove(parent, name, is_dir, 0) {
+            Err(Errno::NAMETOOLONG) => Err(Error::too_deep()),
+            other => other.at("replace", &entry.path),
+        }
     }
 
     /// OCI image-spec, layer.md, "Whiteouts": they hide names of lower layers only, in whatever order they come.
@@ -289,15 +295,20 @@ fn set_opaque(parent: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<()> {
     rustix::fs::fsetxattr(&folder, OPAQUE_XATTR, b"y", XattrFlags::empty()).at("make opaque", path)
 }
 
-/// Removes a name and all under it, following nothing.
-fn remove(parent: BorrowedFd<'_>, name: &[u8], is_dir: bool) -> Result<(), Errno> {
+/// Removes a name and all under it, following nothing; ENAMETOOLONG where that is too deep. It may be in the root of a
+/// running container: nothing can be moved up there, as [`super::remove_tree`] does, for overlayfs moves no folder of a
+/// lower layer.
+fn remove(parent: BorrowedFd<'_>, name: &[u8], is_dir: bool, depth: usize) -> Result<(), Errno> {
+    if depth > MAX_DEPTH {
+        return Err(Errno::NAMETOOLONG);
+    }
     if !is_dir {
         return rustix::fs::unlinkat(parent, OsStr::from_bytes(name), AtFlags::empty());
     }
     let folder = resolve::open_child(parent, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
     for child in super::pack::names(folder.as_fd())? {
         let is_dir = resolve::lstat(folder.as_fd(), &child)?.is_some_and(|stat| resolve::kind(&stat).is_dir());
-        remove(folder.as_fd(), &child, is_dir)?;
+        remove(folder.as_fd(), &child, is_dir, depth + 1)?;
     }
     rustix::fs::unlinkat(parent, OsStr::from_bytes(name), AtFlags::REMOVEDIR)
 }

@@ -39,7 +39,13 @@ pub(super) fn apply_to(node: BorrowedFd<'_>, entry: &Entry, owner: Option<(u32, 
     let path = format!("/proc/self/fd/{}", node.as_raw_fd());
     if !is_link {
         let mode = Mode::from_raw_mode(entry.mode);
-        rustix::fs::chmod(path.as_str(), mode).at("change the mode of", &entry.path)?;
+        // Most nodes are files open for writing, which need no second walk to them.
+        let changed = match rustix::fs::fchmod(node, mode) {
+            // What an `O_PATH` descriptor gives (open(2)).
+            Err(Errno::BADF) => rustix::fs::chmod(path.as_str(), mode),
+            other => other,
+        };
+        changed.at("change the mode of", &entry.path)?;
     }
     for (key, value) in entry.xattrs.iter().filter(|(key, _)| is_kept(key)) {
         match rustix::fs::setxattr(path.as_str(), OsStr::from_bytes(key), value, XattrFlags::empty()) {

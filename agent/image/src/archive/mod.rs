@@ -11,6 +11,7 @@ pub(crate) mod extract;
 mod metadata;
 pub(crate) mod pack;
 pub(crate) mod reader;
+mod remove;
 pub(crate) mod resolve;
 mod stat;
 pub(crate) mod writer;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 pub use extract::{Unpacked, unpack_into};
 pub use pack::{PackOptions, pack};
+pub use remove::remove_tree;
 pub use stat::{PathStat, stat};
 
 /// The plain bytes of an archive that may be compressed: gzip, zstd, xz and bzip2 are recognised by their first bytes.
@@ -30,6 +32,10 @@ pub use stat::{PathStat, stat};
 pub fn decompress<'a, R: Read + Send + 'a>(reader: R, limit: u64) -> crate::Result<Box<dyn Read + Send + 'a>> {
     crate::compression::decoder(reader, limit)
 }
+
+/// Most folders within each other that are packed, compared, replaced or unpacked by one name. No real tree comes near;
+/// the walks are recursive and hold a descriptor for each.
+pub const MAX_DEPTH: usize = 256;
 
 /// What happens to OCI whiteout names (OCI image-spec, layer.md, "Whiteouts").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,7 +109,7 @@ pub enum Error {
     /// The archive holds more than is allowed.
     #[error("archive holds more than the limit of {limit} {what}")]
     TooLarge {
-        /// `bytes` or `entries`.
+        /// `bytes`, `entries` or `levels of folders`.
         what: &'static str,
         /// How many are allowed.
         limit: u64,
@@ -135,6 +141,13 @@ pub(crate) const OPAQUE: &str = ".wh..wh..opq";
 pub(crate) const WHITEOUT_META: &str = ".wh..wh.";
 /// The attribute by which overlayfs marks such a folder (kernel, filesystems/overlayfs.rst).
 pub(crate) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
+
+impl Error {
+    /// More than [`MAX_DEPTH`] folders within each other.
+    fn too_deep() -> Self {
+        Self::TooLarge { what: "levels of folders", limit: MAX_DEPTH as u64 }
+    }
+}
 
 /// Adds what was tried on which path to a system error.
 trait At<T> {

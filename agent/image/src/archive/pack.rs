@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use tar::EntryType;
 
 use super::writer::{Head, Writer};
-use super::{At, Error, OPAQUE, OPAQUE_XATTR, Result, WHITEOUT, Whiteouts, metadata, resolve};
+use super::{At, Error, MAX_DEPTH, OPAQUE, OPAQUE_XATTR, Result, WHITEOUT, Whiteouts, metadata, resolve};
 
 /// How to pack.
 #[derive(Clone, Debug, Default)]
@@ -31,10 +31,12 @@ pub struct PackOptions {
 /// zeros. Returns the writer.
 ///
 /// # Errors
-/// [`Error::NotFound`] for `subpath`, [`Error::Stream`] when the writer fails, [`Error::Io`].
+/// [`Error::NotFound`] for `subpath`, [`Error::TooLarge`] beyond [`MAX_DEPTH`], [`Error::Stream`] when the writer fails,
+/// [`Error::Io`].
 pub fn pack<W: Write>(root: BorrowedFd<'_>, subpath: &Path, writer: W, options: &PackOptions) -> Result<W> {
     let components = resolve::components(subpath.as_os_str().as_bytes())?;
-    let mut packer = Packer { writer: Writer::new(writer), whiteouts: options.whiteouts, links: HashMap::new() };
+    let mut packer =
+        Packer { writer: Writer::new(writer), whiteouts: options.whiteouts, links: HashMap::new(), depth: 0 };
     let own_name = components.last().copied().unwrap_or(b".");
     let name = options.name.as_ref().map_or(own_name, |name| name.as_bytes());
     let target = if options.follow {
@@ -67,6 +69,8 @@ struct Packer<W> {
     whiteouts: Whiteouts,
     /// Archive names of files that have more than one name.
     links: HashMap<(u64, u64), Vec<u8>>,
+    /// Folders that are being walked, within each other.
+    depth: usize,
 }
 
 impl<W: Write> Packer<W> {
@@ -106,9 +110,14 @@ impl<W: Write> Packer<W> {
         if self.whiteouts == Whiteouts::Overlay && is_opaque(folder.as_fd()) {
             self.empty_file(&[prefix.as_slice(), OPAQUE.as_bytes()].concat())?;
         }
+        if self.depth == MAX_DEPTH {
+            return Err(Error::too_deep());
+        }
+        self.depth += 1;
         for child in names(folder.as_fd()).at("list", path)? {
             self.node(folder.as_fd(), &child, &[prefix.as_slice(), &child].concat())?;
         }
+        self.depth -= 1;
         Ok(true)
     }
 

@@ -10,9 +10,42 @@ use std::io::Write;
 use std::path::Path;
 
 use muster_image::{Digest, Image, Options, Platform, Progress, Reference, RegistryConfig, Store};
+use rustix::fs::{CWD, Mode, OFlags};
 use tokio::sync::mpsc;
 
 pub type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+/// A temporary folder that goes away however deep what is in it.
+pub struct DeepFolder(tempfile::TempDir);
+
+impl DeepFolder {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for DeepFolder {
+    fn drop(&mut self) {
+        if let Err(error) = muster_image::archive::remove_tree(self.path(), &|| false) {
+            eprintln!("{} stays: {error}", self.path().display());
+        }
+    }
+}
+
+/// Makes folders within each other, deeper than any path reaches.
+pub fn nest(folder: &Path, levels: usize) -> TestResult {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut deep = rustix::fs::openat(CWD, folder, flags, Mode::empty())?;
+    for _ in 0..levels {
+        rustix::fs::mkdirat(&deep, "d", Mode::RWXU)?;
+        deep = rustix::fs::openat(&deep, "d", flags, Mode::empty())?;
+    }
+    Ok(())
+}
 
 /// One layer as a registry has it.
 #[derive(Clone)]
