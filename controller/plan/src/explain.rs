@@ -11,6 +11,8 @@ pub enum Reason {
     Drained,
     /// As the user wrote it.
     Constraint(String),
+    /// The image is not there for its system and architecture.
+    Platform,
     /// A feature of the engine that the task needs.
     Feature(String),
     /// Something that must be on the same node, as people call it.
@@ -39,6 +41,7 @@ impl fmt::Display for Reason {
             Self::Paused => f.write_str("paused"),
             Self::Drained => f.write_str("drained"),
             Self::Constraint(text) => write!(f, "constraint {text} not met"),
+            Self::Platform => f.write_str("the image is not for its platform"),
             Self::Feature(name) => write!(f, "the engine lacks {name}"),
             Self::Elsewhere(what) => write!(f, "{what} is not there"),
             Self::Cpu { need } => write!(f, "insufficient CPU, need {}", cpus(*need)),

@@ -14,7 +14,7 @@ use muster_model::{
     NodeId,
     cluster::{Node, NodeState, Task, TaskState},
     net::Subnet,
-    spec::{Attribute, Availability, Constraint, TaskSpec},
+    spec::{Attribute, Availability, Constraint, Platform, TaskSpec},
 };
 use muster_state::State;
 use std::{collections::BTreeSet, sync::Arc};
@@ -29,6 +29,12 @@ pub(crate) fn meets(constraint: &Constraint, node: &Node) -> bool {
         attribute => value(attribute, node).eq_ignore_ascii_case(&constraint.value),
     };
     equal == constraint.equal
+}
+
+/// Whether the image is there for a node's platform.
+pub(crate) fn runs_there(platforms: &[Platform], node: &Node) -> bool {
+    let d = &node.description;
+    platforms.is_empty() || platforms.iter().any(|p| p.suits(&d.os, &d.arch))
 }
 
 fn ip_matches(node: &Node, wanted: &str) -> bool {
@@ -66,6 +72,7 @@ pub(crate) struct Request {
     pub spread_over: Vec<Attribute>,
     max_per_node: u64,
     overlay: bool,
+    platforms: Vec<Platform>,
     /// Things that must be on the node, and which nodes have each. Tasks of services have none.
     beside: Vec<(String, BTreeSet<NodeId>)>,
 }
@@ -80,6 +87,7 @@ impl Request {
             spread_over: placement.spread_over.iter().filter_map(|a| Attribute::parse(a).ok()).collect(),
             max_per_node: placement.max_replicas_per_node,
             overlay: !task.addresses.is_empty(),
+            platforms: placement.platforms.clone(),
             beside: Vec::new(),
         }
     }
@@ -91,7 +99,7 @@ impl Request {
         overlay: bool,
         beside: Vec<(String, BTreeSet<NodeId>)>,
     ) -> Self {
-        Self { claim, constraints, spread_over: Vec::new(), max_per_node: 0, overlay, beside }
+        Self { claim, constraints, spread_over: Vec::new(), max_per_node: 0, overlay, platforms: Vec::new(), beside }
     }
 
     pub fn claim(&self) -> &Claim {
@@ -119,8 +127,10 @@ impl Request {
             return false;
         }
         // The node itself is far away in memory: it is looked at only where there is something to ask.
-        self.constraints.is_empty()
-            || hosts.node[row].as_ref().is_some_and(|n| self.constraints.iter().all(|(_, c)| meets(c, n)))
+        (self.constraints.is_empty() && self.platforms.is_empty())
+            || hosts.node[row]
+                .as_ref()
+                .is_some_and(|n| runs_there(&self.platforms, n) && self.constraints.iter().all(|(_, c)| meets(c, n)))
     }
 
     /// The first filter that the node does not pass.
@@ -136,6 +146,9 @@ impl Request {
         }
         if let Some((text, _)) = self.constraints.iter().find(|(_, c)| !meets(c, node)) {
             return Some(Reason::Constraint(text.clone()));
+        }
+        if !runs_there(&self.platforms, node) {
+            return Some(Reason::Platform);
         }
         if let Some((what, _)) = self.beside.iter().find(|(_, nodes)| !nodes.contains(&hosts.id[row])) {
             return Some(Reason::Elsewhere(what.clone()));
@@ -189,15 +202,18 @@ pub(crate) fn parsed_constraints(texts: &[String]) -> Vec<(String, Constraint)> 
 
 /// Nodes that may be given a task of this spec if they have room, in the order of their ids.
 pub(crate) fn open_rows<'a>(hosts: &'a Hosts, spec: &TaskSpec) -> impl Iterator<Item = (NodeId, Row)> + use<'a> {
-    let constraints = parsed(spec);
+    let (constraints, platforms) = (parsed(spec), spec.placement.platforms.clone());
     hosts.rows().filter(move |(_, row)| {
-        hosts.open[*row] && hosts.node[*row].as_ref().is_some_and(|n| constraints.iter().all(|(_, c)| meets(c, n)))
+        hosts.open[*row]
+            && hosts.node[*row]
+                .as_ref()
+                .is_some_and(|n| runs_there(&platforms, n) && constraints.iter().all(|(_, c)| meets(c, n)))
     })
 }
 
 /// Whether a node meets the placement constraints of a spec.
 pub fn eligible(node: &Node, spec: &TaskSpec) -> bool {
-    parsed(spec).iter().all(|(_, c)| meets(c, node))
+    runs_there(&spec.placement.platforms, node) && parsed(spec).iter().all(|(_, c)| meets(c, node))
 }
 
 /// Node by node, why a task has none (for one of a global service: why its node has no room). What passes all filters now

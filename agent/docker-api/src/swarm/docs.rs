@@ -188,6 +188,8 @@ document! {
         pub preferences: Vec<PreferenceDoc>,
         #[serde(skip_serializing_if = "is_zero")]
         pub max_replicas: u64,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub platforms: Vec<super::objects::PlatformDoc>,
     }
 
     /// One placement preference.

@@ -9,8 +9,8 @@ use muster_model::{
     engine::{self, HealthConfig as HealthDoc, Ulimit as UlimitDoc},
     spec::{
         ContainerSpec, DnsConfig, Driver, EndpointSpec, HealthConfig, Invalid, Mode, Mount, NetworkAttachment,
-        NodeSpec, Placement, PublishedPort, Quantity, Resources, RestartPolicy, ServiceSpec, TaskSpec, Ulimit,
-        UpdateConfig,
+        NodeSpec, Placement, Platform, PublishedPort, Quantity, Resources, RestartPolicy, ServiceSpec, TaskSpec,
+        Ulimit, UpdateConfig,
     },
 };
 use serde_json::Value;
@@ -219,6 +219,7 @@ fn placement(doc: PlacementDoc) -> Result<Placement, Error> {
         constraints: doc.constraints,
         spread_over: doc.preferences.into_iter().map(|p| p.spread.spread_descriptor).collect(),
         max_replicas_per_node: doc.max_replicas,
+        platforms: doc.platforms.into_iter().map(|p| Platform { os: p.os, architecture: p.architecture }).collect(),
     })
 }
 

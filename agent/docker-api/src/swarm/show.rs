@@ -157,6 +157,11 @@ fn placement(p: &Placement) -> PlacementDoc {
         constraints: p.constraints.clone(),
         preferences: p.spread_over.iter().map(preference).collect(),
         max_replicas: p.max_replicas_per_node,
+        platforms: p
+            .platforms
+            .iter()
+            .map(|p| PlatformDoc { architecture: p.architecture.clone(), os: p.os.clone() })
+            .collect(),
         ..PlacementDoc::default()
     }
 }

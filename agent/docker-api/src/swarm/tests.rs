@@ -91,7 +91,6 @@ fn every_field_that_cannot_be_honoured_is_refused_by_its_name() {
             "TaskTemplate.Resources.Reservations.GenericResources",
         ),
         ("/TaskTemplate/PluginSpec", json!({"Name":"x"}), "TaskTemplate.PluginSpec"),
-        ("/TaskTemplate/Placement/Platforms", json!([{"OS":"linux"}]), "TaskTemplate.Placement.Platforms"),
         ("/TaskTemplate/Networks", json!([{"Target":"n","DriverOpts":{"a":"b"}}]), "TaskTemplate.Networks.DriverOpts"),
         ("/TaskTemplate/Runtime", json!("plugin"), "TaskTemplate.Runtime"),
         ("/Mode", json!({"GlobalJob":{}}), "Mode.GlobalJob"),
@@ -164,6 +163,14 @@ fn zero_values_of_unknown_fields_say_nothing() {
     put(&mut doc, "/TaskTemplate/ContainerSpec/Privileges", json!({"CredentialSpec":null,"NoNewPrivileges":false}));
     put(&mut doc, "/TaskTemplate/Placement/Platforms", json!([]));
     assert!(read(doc).is_ok());
+}
+
+#[test]
+fn the_platforms_of_an_image_are_read() {
+    let mut doc = web();
+    put(&mut doc, "/TaskTemplate/Placement/Platforms", json!([{"Architecture":"amd64","OS":"linux"}]));
+    let platforms = read(doc).expect("valid").task.placement.platforms;
+    assert!(platforms[0].suits("linux", "x86_64") && !platforms[0].suits("linux", "arm64"), "{platforms:?}");
 }
 
 /// Sets the value at a JSON pointer, making the last key if need be.
