@@ -21,7 +21,8 @@ const RING: usize = 1024;
 /// Events a slow listener may be behind before it is cut off.
 const LISTENER_LAG: usize = 1024;
 
-const KEYS: &[&str] = &[
+/// Filters of events that an engine knows.
+pub const EVENT_FILTERS: &[&str] = &[
     "config",
     "container",
     "daemon",
@@ -92,7 +93,7 @@ impl Events {
     /// # Errors
     /// `Invalid` for an unknown filter.
     pub fn query(&self, query: EventsQuery) -> Result<Stream<EventMessage>> {
-        query.filters.allow(KEYS).map_err(|e| Error::invalid(e.to_string()))?;
+        query.filters.allow(EVENT_FILTERS).map_err(|e| Error::invalid(e.to_string()))?;
         let (past, live) = {
             let ring = self.ring.lock().unwrap_or_else(|e| e.into_inner());
             let since = if query.since.is_zero() { i64::MAX } else { query.since.0 };

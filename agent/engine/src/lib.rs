@@ -39,6 +39,7 @@ pub use config::EngineConfig;
 pub use container::EndpointSpec;
 pub use engine::LocalEngine;
 pub use error::OpenError;
+pub use events::EVENT_FILTERS;
 pub use logging::{ContainerLogs, LogLine, OtlpLogs, OtlpSender};
 pub use net::{Network, NoNetwork, NoSpanning, Spanning};
 

@@ -23,7 +23,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 impl WholeEngine {
     pub(super) fn events_of_all(&self, mut query: EventsQuery) -> Result<Stream<EventMessage>> {
         let only = query.filters.0.remove("node").unwrap_or_default();
-        query.filters.allow(KEYS).map_err(|e| Error::invalid(e.to_string()))?;
+        query.filters.allow(muster_engine::EVENT_FILTERS).map_err(|e| Error::invalid(e.to_string()))?;
         self.places()?;
         let (events, heard) = mpsc::channel(WAITING);
         let gatherer = Gatherer { whole: self.clone(), query, only, events };
@@ -38,23 +38,6 @@ impl WholeEngine {
             .boxed())
     }
 }
-
-/// Filters of events, as the engines know them.
-const KEYS: &[&str] = &[
-    "config",
-    "container",
-    "daemon",
-    "event",
-    "image",
-    "label",
-    "network",
-    "plugin",
-    "scope",
-    "secret",
-    "service",
-    "type",
-    "volume",
-];
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
 

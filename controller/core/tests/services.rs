@@ -7,7 +7,7 @@ use muster_controller_core::{Call, CallError, Reply, service_status};
 use muster_model::{
     assignment::{Assignment, AssignmentKey},
     cluster::{TaskState, UpdateState},
-    spec::{FailureAction, Mode, NetworkAttachment, UpdateOrder},
+    spec::{FailureAction, Mode, NetworkAttachment, Platform, UpdateOrder},
 };
 use std::time::Duration;
 
@@ -257,4 +257,21 @@ fn a_huge_service_comes_and_goes_in_entries_of_bounded_size() {
     let largest = c.proposals.iter().map(|e| e.groups.iter().map(|g| g.changes.len()).sum::<usize>()).max();
     assert!(largest <= Some(5_100), "{largest:?}");
     assert!(c.proposals.iter().all(|e| e.encode().len() < 4 << 20));
+}
+
+#[test]
+fn tasks_run_only_where_their_image_is_there_for_the_platform() {
+    let mut c = Cluster::new(1);
+    let on = |architecture: &str| Platform { os: "linux".into(), architecture: architecture.into() };
+    let mut spec = service("arm", 2);
+    spec.task.placement.platforms = vec![on("arm64")];
+    let arm = c.create(spec);
+    let mut spec = service("both", 2);
+    spec.task.placement.platforms = vec![on("arm64"), on("amd64")];
+    let both = c.create(spec);
+    c.settle();
+    assert!(c.running(arm).is_empty());
+    let mut waiting = c.state().tasks().filter(|t| t.service == arm);
+    assert!(waiting.all(|t| t.status.state == TaskState::Pending));
+    assert_eq!(c.running(both).into_values().sum::<usize>(), 2);
 }

@@ -5,7 +5,7 @@
 
 mod constraint;
 
-pub use constraint::{Attribute, Constraint};
+pub use constraint::{Attribute, Constraint, Platform};
 
 use crate::net::{Protocol, Subnet};
 use serde::{Deserialize, Serialize};
@@ -266,26 +266,6 @@ pub struct Placement {
     /// What the image is there for; empty: anything. Clients fill it in from the registry's index.
     #[serde(default)]
     pub platforms: Vec<Platform>,
-}
-
-/// An operating system and an architecture, in Go's words; an empty one is any.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Platform {
-    pub os: String,
-    pub architecture: String,
-}
-
-impl Platform {
-    /// Whether a node of this system and architecture can run it. `x86_64` and `aarch64` are taken for `amd64` and `arm64`.
-    pub fn suits(&self, os: &str, arch: &str) -> bool {
-        let go = |arch: &str| match arch {
-            "x86_64" => "amd64".to_owned(),
-            "aarch64" => "arm64".to_owned(),
-            other => other.to_ascii_lowercase(),
-        };
-        (self.os.is_empty() || self.os.eq_ignore_ascii_case(os))
-            && (self.architecture.is_empty() || go(&self.architecture) == go(arch))
-    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

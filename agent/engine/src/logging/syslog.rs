@@ -279,6 +279,14 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_no_datagram_holds_is_cut_between_characters() {
+        assert_eq!(cut("short"), "short");
+        let long = "ä".repeat(40_000);
+        assert!(cut(&long).len() <= 64_000 && long.starts_with(cut(&long)));
+        assert!(cut(&"x".repeat(70_000)).len() == 64_000);
+    }
+
+    #[test]
     fn messages_have_the_forms_of_the_rfcs() {
         assert_eq!(written("", "hi\n", Stream::Stdout), "<134>Nov 14 22:13:20 abababababab[PID]: hi");
         assert_eq!(written("rfc3164", "hi\n", Stream::Stderr), "<131>Nov 14 22:13:20 host abababababab[PID]: hi");

@@ -1,6 +1,8 @@
-//! Placement constraints: `ATTRIBUTE==VALUE` and `ATTRIBUTE!=VALUE` (Docker API, `TaskTemplate.Placement`).
+//! What placement asks of a node: constraints, `ATTRIBUTE==VALUE` and `ATTRIBUTE!=VALUE`, and platforms (Docker API,
+//! `TaskTemplate.Placement`).
 
 use super::Invalid;
+use serde::{Deserialize, Serialize};
 
 /// One parsed placement constraint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +78,26 @@ impl Constraint {
             return Err(form());
         }
         Ok(Self { attribute: Attribute::parse(left.trim())?, equal, value: value.to_owned() })
+    }
+}
+
+/// An operating system and an architecture, in Go's words; an empty one is any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Platform {
+    pub os: String,
+    pub architecture: String,
+}
+
+impl Platform {
+    /// Whether a node of this system and architecture can run it. `x86_64` and `aarch64` are taken for `amd64` and `arm64`.
+    pub fn suits(&self, os: &str, arch: &str) -> bool {
+        let go = |arch: &str| match arch {
+            "x86_64" => "amd64".to_owned(),
+            "aarch64" => "arm64".to_owned(),
+            other => other.to_ascii_lowercase(),
+        };
+        (self.os.is_empty() || self.os.eq_ignore_ascii_case(os))
+            && (self.architecture.is_empty() || go(&self.architecture) == go(arch))
     }
 }
 
