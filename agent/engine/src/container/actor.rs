@@ -347,6 +347,7 @@ impl Actor {
     async fn give_back(&mut self) {
         self.leases = self.leases.saturating_sub(1);
         if self.leases == 0 && !self.record.state.is_running() {
+            self.shared.unmount_images(&self.record).await;
             self.shared.roots.unmount(&self.record.id).await;
         }
     }

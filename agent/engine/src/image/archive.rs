@@ -1,8 +1,8 @@
 //! Files of containers: `docker cp` both ways, `export`, `diff`. Paths are resolved inside of the container's root by the image
 //! room's archiver; nothing here opens a path of a container by itself.
 
-use super::transfer::beside;
-use crate::{container::Command, container::RootLease, engine::Shared, error, record::Record};
+use super::{transfer::beside, view::View};
+use crate::{container::Command, engine::Shared, error};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use muster_calls::{Error, PathStat, Result, Stream};
@@ -12,7 +12,7 @@ use std::{
     fs::File,
     io,
     os::fd::AsFd,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
@@ -20,18 +20,14 @@ use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 /// Bytes between the packer and the client.
 const PIPE: usize = 256 * 1024;
 
-/// A container's files, to be read or written while this lives.
-struct View {
-    root: File,
-    record: Arc<Record>,
-    _lease: RootLease,
-}
-
 /// An error of the archiver about `path`, as dockerd words it.
 fn archive_error(e: &archive::Error, path: &str, name: &str) -> Error {
     match e {
         archive::Error::NotFound(_) => Error::not_found(format!("Could not find the file {path} in container {name}")),
         archive::Error::NotADirectory(_) => Error::invalid("extraction point is not a directory"),
+        archive::Error::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            Error::forbidden(format!("{e}: {source}"))
+        }
         archive::Error::KindDiffers { .. } | archive::Error::Escapes { .. } | archive::Error::Malformed(_) => {
             Error::invalid(e.to_string())
         }
@@ -43,36 +39,24 @@ fn archive_error(e: &archive::Error, path: &str, name: &str) -> Error {
 }
 
 impl Shared {
-    /// Opens a container's files: those its processes see while it runs, mounts included; else its root with its volumes
-    /// and binds not mounted.
-    async fn view(&self, id: &str) -> Result<View> {
-        let handle = self.find(id)?;
-        let lease = handle.ask(Command::Lend).await?;
-        let record = handle.record();
-        let path = if record.state.is_running() {
-            PathBuf::from(format!("/proc/{}/root", record.state.pid))
-        } else {
-            lease.path.clone()
-        };
-        let root = open_root(&path, &lease.path)
-            .map_err(|e| Error::internal(format!("open the root of {}: {e}", record.id)))?;
-        Ok(View { root, record, _lease: lease })
-    }
-
-    pub(crate) async fn archive_stat(&self, id: &str, path: String) -> Result<PathStat> {
+    pub(crate) async fn archive_stat(self: &Arc<Self>, id: &str, path: String) -> Result<PathStat> {
         let view = self.view(id).await?;
         error::blocking(move || stat(&view, &path)).await
     }
 
-    pub(crate) async fn archive_get(&self, id: &str, path: String) -> Result<(PathStat, Stream<Bytes>)> {
+    pub(crate) async fn archive_get(
+        self: &Arc<Self>,
+        id: &str,
+        path: String,
+    ) -> Result<(PathStat, Stream<Bytes>)> {
         let view = self.view(id).await?;
-        self.container_event(&view.record, "archive-path", &[]);
+        self.container_event(view.record(), "archive-path", &[]);
         let (view, stat, path) = error::blocking(move || stat(&view, &path).map(|s| (view, s, path))).await?;
         Ok((stat, pack(view, path, PackOptions::default())))
     }
 
     pub(crate) async fn archive_put(
-        &self,
+        self: &Arc<Self>,
         id: &str,
         path: String,
         keep_kinds: bool,
@@ -80,18 +64,16 @@ impl Shared {
         tar: Stream<Bytes>,
     ) -> Result<()> {
         let view = self.view(id).await?;
-        if view.record.host.readonly_rootfs && !in_writable_mount(&view.record, &path) {
-            return Err(Error::forbidden("container rootfs is marked read-only"));
-        }
-        self.container_event(&view.record, "extract-to-dir", &[]);
+        let (view, path) = error::blocking(move || check_writable(&view, &path).map(|()| (view, path))).await?;
+        self.container_event(view.record(), "extract-to-dir", &[]);
         let reader = SyncIoBridge::new(StreamReader::new(tar.map_err(|e| io::Error::other(e.message))));
         error::blocking(move || {
             // Compressed or not; the disk is the limit in both cases.
             let reader = archive::decompress(reader, u64::MAX).map_err(error::image)?;
             let owner = if copy_uid_gid { owner(&view)? } else { None };
             let options = UnpackOptions { keep_kinds, owner, ..UnpackOptions::default() };
-            let unpacked = archive::unpack_into(view.root.as_fd(), Path::new(&path), reader, &options);
-            unpacked.map(drop).map_err(|e| archive_error(&e, &path, &view.record.name))
+            let unpacked = archive::unpack_into(view.root().as_fd(), Path::new(&path), reader, &options);
+            unpacked.map(drop).map_err(|e| archive_error(&e, &path, &view.record().name))
         })
         .await
     }
@@ -112,37 +94,26 @@ impl Shared {
             File::open(&lease.path).map_err(|e| Error::internal(format!("open the root of {}: {e}", record.id)))?;
         self.container_event(&record, "export", &[]);
         let options = PackOptions { name: Some(String::new()), ..PackOptions::default() };
-        Ok(pack(View { root, record, _lease: lease }, "/".to_owned(), options))
+        Ok(pack(View::plain(root, record, lease), "/".to_owned(), options))
     }
-}
-
-/// Opens the root that a process sees, if it is the one mounted at `mounted`. A process that has just ended has none, and its
-/// pid may be another's already, whose root must not be touched: then the mounted one is taken, which is the same without
-/// the container's mounts.
-fn open_root(of_process: &Path, mounted: &Path) -> io::Result<File> {
-    use std::os::unix::fs::MetadataExt;
-    let own = File::open(mounted)?;
-    let Ok(seen) = File::open(of_process) else { return Ok(own) };
-    let (a, b) = (own.metadata()?, seen.metadata()?);
-    Ok(if (a.dev(), a.ino()) == (b.dev(), b.ino()) { seen } else { own })
 }
 
 /// `uid[:gid]` of a container's user, for `docker cp -a`; a name is looked up in the container's own files.
 fn owner(view: &View) -> Result<Option<(u32, u32)>> {
-    let user = view.record.config.user.as_str();
+    let user = view.record().config.user.as_str();
     if user.is_empty() {
         return Ok(None);
     }
     let (name, group) = user.split_once(':').map_or((user, None), |(u, g)| (u, Some(g)));
-    let passwd = read_inside(&view.root, "etc/passwd");
+    let passwd = read_inside(view.root(), "etc/passwd");
     let row = passwd
         .lines()
         .map(|l| l.split(':').collect::<Vec<_>>())
         .find(|f| f.first() == Some(&name) || f.get(2) == Some(&name));
     let field = |n: usize| row.as_ref().and_then(|f| f.get(n)?.parse().ok());
-    let unknown = || Error::invalid(format!("unable to find user {user} in container {}", view.record.name));
+    let unknown = || Error::invalid(format!("unable to find user {user} in container {}", view.record().name));
     let uid: u32 = name.parse().ok().or_else(|| field(2)).ok_or_else(unknown)?;
-    let groups = read_inside(&view.root, "etc/group");
+    let groups = read_inside(view.root(), "etc/group");
     let named =
         |g: &str| groups.lines().find_map(|l| l.strip_prefix(g)?.strip_prefix(':')?.split(':').nth(1)?.parse().ok());
     let gid = match group {
@@ -164,13 +135,26 @@ fn read_inside(root: &File, path: &str) -> String {
     if read.is_ok() { text } else { String::new() }
 }
 
-fn in_writable_mount(record: &Record, path: &str) -> bool {
-    record.mounts.iter().any(|m| !m.read_only && Path::new(path).starts_with(&m.destination))
+/// Whether something may be written at `path`, as dockerd sees it: into a mount that is not read-only, or into a root that is
+/// not. What an archive leads to from there, the kernel judges.
+fn check_writable(view: &View, path: &str) -> Result<()> {
+    let failed = |e| archive_error(&e, path, &view.record().name);
+    archive::stat(view.root().as_fd(), Path::new(path)).map_err(failed)?;
+    let real = archive::resolved(view.root().as_fd(), Path::new(path)).map_err(failed)?;
+    let record = view.record();
+    // A tmpfs is there while the container runs only.
+    let there = record.mounts.iter().filter(|m| m.kind != "tmpfs" || record.state.is_running());
+    let inner = there.filter(|m| real.starts_with(&m.destination)).max_by_key(|m| m.destination.len());
+    match inner {
+        Some(mount) if mount.read_only => Err(Error::forbidden("mounted volume is marked read-only")),
+        None if record.host.readonly_rootfs => Err(Error::forbidden("container rootfs is marked read-only")),
+        _ => Ok(()),
+    }
 }
 
 fn stat(view: &View, path: &str) -> Result<PathStat> {
     let stat =
-        archive::stat(view.root.as_fd(), Path::new(path)).map_err(|e| archive_error(&e, path, &view.record.name))?;
+        archive::stat(view.root().as_fd(), Path::new(path)).map_err(|e| archive_error(&e, path, &view.record().name))?;
     Ok(PathStat {
         name: stat.name,
         size: stat.size,
@@ -201,8 +185,8 @@ fn pack(view: View, path: String, options: PackOptions) -> Stream<Bytes> {
     let (writer, reader) = tokio::io::duplex(PIPE);
     let work = error::blocking(move || {
         let writer = io::BufWriter::with_capacity(64 * 1024, SyncIoBridge::new(writer));
-        let packed = archive::pack(view.root.as_fd(), Path::new(&path), writer, &options);
-        packed.map(drop).map_err(|e| archive_error(&e, &path, &view.record.name))
+        let packed = archive::pack(view.root().as_fd(), Path::new(&path), writer, &options);
+        packed.map(drop).map_err(|e| archive_error(&e, &path, &view.record().name))
     });
     beside(Box::pin(work), ReaderStream::new(reader).map_err(|e| Error::internal(e.to_string())).boxed())
 }

@@ -8,5 +8,6 @@ mod remote;
 mod remove;
 mod roots;
 mod transfer;
+mod view;
 
 pub(crate) use roots::Roots;

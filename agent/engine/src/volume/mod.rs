@@ -1,14 +1,19 @@
 //! Volumes: a record each under the data folder, and of the local driver the files too.
 //!
 //! What a driver does is in `driver.rs` (plugins) and `options.rs` (the local driver's mounts); who has what mounted, in
-//! `active.rs`; a container's mounts, in `mount.rs`; copy-up, in `fill.rs`.
+//! `active.rs`; a container's mounts, in `mount.rs`; those of one that does not run, for `docker cp`, in `borrow.rs` and `apart.rs`;
+//! copy-up, in `fill.rs`.
 
 mod active;
+mod apart;
+mod borrow;
 mod driver;
 mod fill;
 mod mount;
 mod options;
 
+pub(crate) use apart::Apart;
+pub(crate) use borrow::Borrowed;
 pub(crate) use mount::{image_root, owner_of_root, sweep_pins};
 
 use crate::{

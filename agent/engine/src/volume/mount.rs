@@ -110,21 +110,23 @@ impl Shared {
 
     /// Unmounts what a container had that does not run any more.
     pub(crate) async fn release_mounts(&self, record: &Record) {
-        for (index, mount) in record.mounts.iter().enumerate() {
-            match mount.kind.as_str() {
-                "volume" => {
-                    self.volumes.give_back(&mount.volume, &active::use_of(&record.id, index)).await;
-                    if !mount.source.as_os_str().is_empty() {
-                        self.volume_event(record, index, "unmount");
-                    }
-                }
-                "image" => self.roots.unmount(&image_root(&record.id, index)).await,
-                _ => {}
+        for (index, mount) in record.mounts.iter().enumerate().filter(|(_, m)| m.kind == "volume") {
+            self.volumes.give_back(&mount.volume, &active::use_of(&record.id, index)).await;
+            if !mount.source.as_os_str().is_empty() {
+                self.volume_event(record, index, "unmount");
             }
+        }
+        self.unmount_images(record).await;
+    }
+
+    /// Unmounts the images that a container had mounted.
+    pub(crate) async fn unmount_images(&self, record: &Record) {
+        for (index, _) in record.mounts.iter().enumerate().filter(|(_, m)| m.kind == "image") {
+            self.roots.unmount(&image_root(&record.id, index)).await;
         }
     }
 
-    fn volume_event(&self, record: &Record, index: usize, action: &str) {
+    pub(super) fn volume_event(&self, record: &Record, index: usize, action: &str) {
         let mount = &record.mounts[index];
         let mut attributes = vec![("driver", self.volumes.driver_of(&mount.volume)), ("container", record.id.clone())];
         if action == "mount" {
@@ -180,7 +182,7 @@ fn request(mount: &Mounted, pin: PathBuf, held: &mut Vec<Pinned>) -> Result<Moun
 
 /// The path in a volume or image that is to be mounted; `None`: its root. Resolved by the kernel below the root (openat2(2), RESOLVE_BENEATH), so
 /// that no link in it leads out.
-fn inner(mount: &Mounted) -> Result<Option<OwnedFd>> {
+pub(super) fn inner(mount: &Mounted) -> Result<Option<OwnedFd>> {
     let (root, name) = (&mount.source, if mount.kind == "image" { &mount.image } else { &mount.volume });
     if !root.is_dir() {
         return Err(Error::internal(format!("{} {name}: its folder {} is gone", mount.kind, root.display())));
@@ -206,20 +208,25 @@ fn inner(mount: &Mounted) -> Result<Option<OwnedFd>> {
 }
 
 fn bind_source(mount: &Mounted) -> Result<PathBuf> {
+    require_source(mount)?;
+    check_propagation(&mount.source, &mount.propagation)?;
+    Ok(mount.source.clone())
+}
+
+/// Makes the source of a bind where it is missing and may be made.
+pub(super) fn require_source(mount: &Mounted) -> Result<()> {
     let source = &mount.source;
-    if !source.exists() {
-        if !mount.create_source {
-            return Err(Error::invalid(format!(
-                "invalid mount config for type \"bind\": bind source path does not exist: {}",
-                source.display()
-            )));
-        }
-        fs::create_dir_all(source).map_err(|e| {
-            Error::internal(format!("error while creating mount source path '{}': {e}", source.display()))
-        })?;
+    if source.exists() {
+        return Ok(());
     }
-    check_propagation(source, &mount.propagation)?;
-    Ok(source.clone())
+    if !mount.create_source {
+        return Err(Error::invalid(format!(
+            "invalid mount config for type \"bind\": bind source path does not exist: {}",
+            source.display()
+        )));
+    }
+    fs::create_dir_all(source)
+        .map_err(|e| Error::internal(format!("error while creating mount source path '{}': {e}", source.display())))
 }
 
 /// A mount can be shared with the host, or follow it, only where the host's own mount is shared.

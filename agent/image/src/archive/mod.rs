@@ -1,7 +1,7 @@
 //! Tar archives of file trees, read and written so that nothing ever leaves its root.
 //!
-//! [`unpack_into`] writes an archive into a folder of a root, [`pack`] reads one out, [`stat`] describes a path. All
-//! three take the root as an open folder and resolve every path inside of it in the kernel (`openat2` with
+//! [`unpack_into`] writes an archive into a folder of a root, [`pack`] reads one out, [`stat`] describes a path, [`mount_point`] makes one. All
+//! take the root as an open folder and resolve every path inside of it in the kernel (`openat2` with
 //! `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS`, Linux 5.6): symbolic links, `..`, absolute names and hard links can at
 //! most reach what is under the root, also while somebody else (a running container) changes the tree.
 //!
@@ -10,6 +10,7 @@
 pub(crate) mod extract;
 mod metadata;
 pub(crate) mod pack;
+mod point;
 pub(crate) mod reader;
 mod remove;
 pub(crate) mod resolve;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 
 pub use extract::{Unpacked, unpack_into};
 pub use pack::{PackOptions, pack};
+pub use point::{mount_point, resolved};
 pub use remove::remove_tree;
 pub use stat::{PathStat, stat};
 

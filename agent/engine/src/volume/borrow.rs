@@ -1,0 +1,93 @@
+//! The volumes and images of a container that does not run, mounted for as long as somebody copies its files.
+
+use super::mount::{image_root, require_source};
+use crate::{
+    engine::Shared,
+    error,
+    record::{Mounted, Record},
+};
+use muster_calls::Result;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// Numbers the uses, so that no two of one volume have the same name.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// Mounts with their sources in place, given back when this goes.
+pub(crate) struct Borrowed {
+    shared: Arc<Shared>,
+    record: Arc<Record>,
+    use_of: String,
+    /// In the order in which they are to be mounted; without those that live in memory while a container runs.
+    pub mounts: Vec<Mounted>,
+    /// The volumes that were mounted so far, as indices into the record's mounts.
+    volumes: Vec<usize>,
+}
+
+impl Shared {
+    /// Has the volumes and images of a container mounted, which does not run.
+    ///
+    /// # Errors
+    /// As [`Shared::acquire_mounts`]; nothing is held then.
+    pub(crate) async fn borrow_mounts(self: &Arc<Self>, record: &Arc<Record>) -> Result<Borrowed> {
+        let use_of = format!("{}-cp{}", record.id, NEXT.fetch_add(1, Ordering::Relaxed));
+        let (mounts, volumes) = (own_files(self, record), Vec::new());
+        let mut borrowed = Borrowed { shared: self.clone(), record: record.clone(), use_of, mounts, volumes };
+        for (index, mount) in record.mounts.iter().enumerate().filter(|(_, m)| m.kind != "tmpfs") {
+            let mut mount = mount.clone();
+            match mount.kind.as_str() {
+                "volume" => {
+                    mount.source = self.volumes.mount_for(&mount.volume, &borrowed.use_at(index)).await?;
+                    borrowed.volumes.push(index);
+                    self.volume_event(record, index, "mount");
+                }
+                // Goes with the root that was lent for the copy.
+                "image" => mount.source = self.roots.mount(&image_root(&record.id, index)).await?,
+                _ => {
+                    let checked = mount.clone();
+                    error::blocking(move || require_source(&checked)).await?;
+                }
+            }
+            borrowed.mounts.push(mount);
+        }
+        borrowed.mounts.sort_by_key(|m| m.destination.matches('/').count());
+        Ok(borrowed)
+    }
+}
+
+/// The files that the engine wrote for the container when it ran last.
+fn own_files(shared: &Shared, record: &Record) -> Vec<Mounted> {
+    let folder = shared.folder(&record.id);
+    let file = |name: &str| Mounted {
+        kind: "bind".into(),
+        source: folder.join(name),
+        destination: format!("/etc/{name}"),
+        ..Mounted::default()
+    };
+    let taken = |m: &Mounted| record.mounts.iter().any(|other| other.destination == m.destination);
+    ["hosts", "hostname", "resolv.conf"].map(file).into_iter().filter(|m| m.source.exists() && !taken(m)).collect()
+}
+
+impl Borrowed {
+    fn use_at(&self, index: usize) -> String {
+        format!("{}-{index}", self.use_of)
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        let uses: Vec<_> = self.volumes.iter().map(|index| (*index, self.use_at(*index))).collect();
+        if uses.is_empty() || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let (shared, record) = (self.shared.clone(), self.record.clone());
+        self.shared.spawn("volumes of a copy", async move {
+            for (index, user) in uses {
+                shared.volumes.give_back(&record.mounts[index].volume, &user).await;
+                shared.volume_event(&record, index, "unmount");
+            }
+        });
+    }
+}
