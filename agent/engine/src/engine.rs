@@ -41,6 +41,7 @@ pub(crate) struct Shared {
     pub containers: Containers,
     pub networks: Networks,
     pub ports: Ports,
+    pub plugins: Arc<Plugins>,
     pub volumes: Volumes,
     pub roots: Roots,
     pub execs: Execs,
@@ -69,12 +70,13 @@ impl LocalEngine {
         }
         durable::sweep(&config.data_dir)?;
         let networks = Networks::open(&config.data_dir.join("networks"), &config)?;
-        let plugins = Plugins::new(config.plugin_dirs.clone());
-        let volumes = Volumes::open(&config.data_dir.join("volumes"), plugins)?;
+        let plugins = Arc::new(Plugins::new(config.plugin_dirs.clone()));
+        let volumes = Volumes::open(&config.data_dir.join("volumes"), plugins.clone())?;
         let shared = Arc::new(Shared {
             id: engine_id(&config.data_dir)?,
             containers: Containers::default(),
             networks,
+            plugins,
             ports: Ports::default(),
             volumes,
             roots: Roots::new(config.images.clone()),

@@ -8,13 +8,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use muster_calls::{Error, PathStat, Result, Stream};
 use muster_image::archive::{self, PackOptions, UnpackOptions};
 use muster_model::{Timestamp, engine::FilesystemChange};
-use std::{
-    fs::File,
-    io,
-    os::fd::AsFd,
-    path::Path,
-    sync::Arc,
-};
+use std::{fs::File, io, os::fd::AsFd, path::Path, sync::Arc};
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 /// Bytes between the packer and the client.
@@ -44,11 +38,7 @@ impl Shared {
         error::blocking(move || stat(&view, &path)).await
     }
 
-    pub(crate) async fn archive_get(
-        self: &Arc<Self>,
-        id: &str,
-        path: String,
-    ) -> Result<(PathStat, Stream<Bytes>)> {
+    pub(crate) async fn archive_get(self: &Arc<Self>, id: &str, path: String) -> Result<(PathStat, Stream<Bytes>)> {
         let view = self.view(id).await?;
         self.container_event(view.record(), "archive-path", &[]);
         let (view, stat, path) = error::blocking(move || stat(&view, &path).map(|s| (view, s, path))).await?;
@@ -153,8 +143,8 @@ fn check_writable(view: &View, path: &str) -> Result<()> {
 }
 
 fn stat(view: &View, path: &str) -> Result<PathStat> {
-    let stat =
-        archive::stat(view.root().as_fd(), Path::new(path)).map_err(|e| archive_error(&e, path, &view.record().name))?;
+    let stat = archive::stat(view.root().as_fd(), Path::new(path))
+        .map_err(|e| archive_error(&e, path, &view.record().name))?;
     Ok(PathStat {
         name: stat.name,
         size: stat.size,

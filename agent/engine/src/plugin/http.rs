@@ -23,21 +23,33 @@ pub(super) struct Answer {
     pub body: Bytes,
 }
 
+/// A request without an answer; in words.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Nobody listens there: nothing was asked.
+    Connect(String),
+    /// The protocol, an answer that is too long, an end in the middle.
+    Exchange(String),
+}
+
 /// Sends a method and reads the whole answer.
 ///
 /// # Errors
-/// Words about what failed: connecting, the protocol, an answer that is too long.
-pub(super) async fn post(address: &Address, method: &str, body: Vec<u8>) -> Result<Answer, String> {
-    match address {
+/// [`Failure`].
+pub(super) async fn post(address: &Address, method: &str, body: Vec<u8>) -> Result<Answer, Failure> {
+    let exchanged = match address {
         Address::Unix(path) => {
-            let stream = UnixStream::connect(path).await.map_err(|e| format!("connect {}: {e}", path.display()))?;
+            let connected = UnixStream::connect(path).await;
+            let stream = connected.map_err(|e| Failure::Connect(format!("connect {}: {e}", path.display())))?;
             exchange(stream, "plugin", method, body).await
         }
         Address::Tcp(addr) => {
-            let stream = TcpStream::connect(addr).await.map_err(|e| format!("connect {addr}: {e}"))?;
+            let connected = TcpStream::connect(addr).await;
+            let stream = connected.map_err(|e| Failure::Connect(format!("connect {addr}: {e}")))?;
             exchange(stream, addr, method, body).await
         }
-    }
+    };
+    exchanged.map_err(Failure::Exchange)
 }
 
 async fn exchange(

@@ -8,6 +8,7 @@
 
 mod http;
 
+use http::Failure;
 use muster_calls::{Error, Kind, Result};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
@@ -19,7 +20,7 @@ use std::{
 };
 
 /// How long a plugin may take to answer: mounting a network file system takes its time.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The same where a list must not hang because of one plugin.
 const PATIENCE_IN_LISTS: Duration = Duration::from_secs(5);
 
@@ -73,7 +74,7 @@ impl Plugins {
             Some(plugin) => plugin,
             None => self.activate(name).await?,
         };
-        if plugin.implements.iter().any(|i| i == what) {
+        if plugin.implements(what) {
             return Ok(plugin);
         }
         Err(Error::not_found(format!("plugin {name:?} does not implement {what}")))
@@ -92,6 +93,36 @@ impl Plugins {
         Ok(plugin)
     }
 
+    /// Calls a method of a plugin, e.g. `VolumeDriver.Mount`, which must implement what is before the dot. One where nobody
+    /// listens is looked up once more: it may have been started anew.
+    ///
+    /// # Errors
+    /// Those of [`Plugins::find`]; `Internal` with the plugin's own words; `NotFound` for a method that it does not have;
+    /// `Unavailable` when it does not answer within `patience`.
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        method: &str,
+        request: &serde_json::Value,
+        patience: Duration,
+    ) -> Result<T> {
+        let what = method.split('.').next().unwrap_or_default();
+        let plugin = self.find(name, what).await?;
+        match ask(&plugin.address, name, method, request, patience).await {
+            Err(Unanswered::Away(_)) => {
+                self.forget(name);
+                let plugin = self.find(name, what).await?;
+                Ok(ask(&plugin.address, name, method, request, patience).await?)
+            }
+            answered => Ok(answered?),
+        }
+    }
+
+    /// Those that have said that they implement `what`, by name.
+    pub fn activated(&self, what: &str) -> Vec<String> {
+        self.lock().values().filter(|p| p.implements(what)).map(|p| p.name.clone()).collect()
+    }
+
     /// Forgets what a plugin has said: it may have been replaced.
     pub fn forget(&self, name: &str) {
         self.lock().remove(name);
@@ -105,21 +136,31 @@ impl Plugins {
 }
 
 impl Plugin {
-    pub fn name(&self) -> &str {
-        &self.name
+    fn implements(&self, what: &str) -> bool {
+        self.implements.iter().any(|i| i == what)
     }
 
-    /// Calls a method, e.g. `VolumeDriver.Mount`.
+    /// Calls a method, e.g. `VolumeDriver.List`, waiting as long as a list may.
     ///
     /// # Errors
-    /// `Internal` with the plugin's own words; `Unavailable` when it does not answer in time.
-    pub async fn call<T: DeserializeOwned>(&self, method: &str, request: &serde_json::Value) -> Result<T> {
-        ask(&self.address, &self.name, method, request, PATIENCE).await
-    }
-
-    /// As [`Plugin::call`], for lists: with less patience.
+    /// As [`Plugins::call`].
     pub async fn call_soon<T: DeserializeOwned>(&self, method: &str, request: &serde_json::Value) -> Result<T> {
-        ask(&self.address, &self.name, method, request, PATIENCE_IN_LISTS).await
+        Ok(ask(&self.address, &self.name, method, request, PATIENCE_IN_LISTS).await?)
+    }
+}
+
+/// Why a call has no answer.
+enum Unanswered {
+    /// Nobody listens at the address.
+    Away(Error),
+    Failed(Error),
+}
+
+impl From<Unanswered> for Error {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Away(e) | Unanswered::Failed(e) => e,
+        }
     }
 }
 
@@ -129,29 +170,37 @@ async fn ask<T: DeserializeOwned>(
     method: &str,
     request: &serde_json::Value,
     patience: Duration,
-) -> Result<T> {
-    let body = serde_json::to_vec(request).map_err(|e| Error::internal(format!("{method}: {e}")))?;
-    let answered = tokio::time::timeout(patience, http::post(address, method, body)).await;
-    let answer = match answered {
+) -> std::result::Result<T, Unanswered> {
+    let unavailable = |e: String| Error::new(Kind::Unavailable, format!("plugin {name}: {method}: {e}"));
+    let body =
+        serde_json::to_vec(request).map_err(|e| Unanswered::Failed(Error::internal(format!("{method}: {e}"))))?;
+    let answer = match tokio::time::timeout(patience, http::post(address, method, body)).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(e)) => return Err(Error::new(Kind::Unavailable, format!("plugin {name}: {method}: {e}"))),
+        Ok(Err(Failure::Connect(e))) => return Err(Unanswered::Away(unavailable(e))),
+        Ok(Err(Failure::Exchange(e))) => return Err(Unanswered::Failed(unavailable(e))),
         Err(_) => {
-            let text = format!("plugin {name}: {method}: no answer within {} s", patience.as_secs());
-            return Err(Error::new(Kind::Unavailable, text));
+            let text = format!("no answer within {} s", patience.as_secs());
+            return Err(Unanswered::Failed(unavailable(text)));
         }
     };
-    // A plugin says what failed as `Err`, with whatever status.
-    let value: serde_json::Value = match serde_json::from_slice(&answer.body) {
-        Ok(value) => value,
-        Err(_) if answer.body.is_empty() && answer.ok => serde_json::json!({}),
-        Err(e) => return Err(Error::internal(format!("plugin {name}: {method}: its answer is no JSON: {e}"))),
-    };
-    match value.get("Err").and_then(|e| e.as_str()).filter(|e| !e.is_empty()) {
-        Some(text) => return Err(Error::internal(format!("{method}: {text}"))),
-        None if !answer.ok => return Err(Error::internal(format!("plugin {name}: {method}: HTTP {}", answer.status))),
-        None => {}
+    read(name, method, &answer).map_err(Unanswered::Failed)
+}
+
+/// What an answer says. A plugin says what failed as `Err`, with whatever status.
+fn read<T: DeserializeOwned>(name: &str, method: &str, answer: &http::Answer) -> Result<T> {
+    let failed = |e: String| Error::internal(format!("plugin {name}: {method}: {e}"));
+    let parsed = serde_json::from_slice::<serde_json::Value>(&answer.body);
+    let words = parsed.as_ref().ok().and_then(|v| v.get("Err")?.as_str()).filter(|e| !e.is_empty());
+    match (parsed.as_ref(), words) {
+        (_, Some(text)) => return Err(Error::internal(format!("{method}: {text}"))),
+        _ if answer.status == 404 => return Err(Error::not_found(format!("plugin {name} does not know {method}"))),
+        _ if !answer.ok => return Err(failed(format!("HTTP {}", answer.status))),
+        (Err(_), _) if answer.body.is_empty() => {}
+        (Err(e), _) => return Err(failed(format!("its answer is no JSON: {e}"))),
+        (Ok(_), None) => {}
     }
-    serde_json::from_value(value).map_err(|e| Error::internal(format!("plugin {name}: {method}: {e}")))
+    let value = parsed.ok().filter(|v| !v.is_null()).unwrap_or_else(|| serde_json::json!({}));
+    serde_json::from_value(value).map_err(|e| failed(e.to_string()))
 }
 
 /// The name of the plugin whose file or folder this is.

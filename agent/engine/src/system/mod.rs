@@ -71,7 +71,7 @@ impl Shared {
             .to_vec(),
             plugins: PluginsInfo {
                 volume: self.volumes.drivers(),
-                network: words(&["bridge", "host", "null"]),
+                network: self.network_drivers(),
                 authorization: Vec::new(),
                 log: words(&["journald", "json-file", "local", "none", "otlp", "syslog"]),
             },
@@ -131,6 +131,14 @@ impl Shared {
             },
             ..SystemInfo::default()
         }
+    }
+
+    /// The engine's own, and the plugins that were asked for.
+    fn network_drivers(&self) -> Vec<String> {
+        let mut drivers: std::collections::BTreeSet<String> = words(&["bridge", "host", "null"]).into_iter().collect();
+        drivers.extend(self.plugins.activated("NetworkDriver"));
+        drivers.extend(self.networks.all().iter().map(|n| n.driver.clone()));
+        drivers.into_iter().collect()
     }
 
     fn security_options(&self) -> Vec<String> {

@@ -79,8 +79,9 @@ fn put_in(root: &File, mount: &Mounted) -> Result<()> {
     };
     let source = match source {
         Some(inner) => inner,
-        None => openat(CWD, &mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| failed(e.into()))?,
+        None => {
+            openat(CWD, &mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|e| failed(e.into()))?
+        }
     };
     let folder = FileType::from_raw_mode(fstat(&source).map_err(|e| failed(e.into()))?.st_mode).is_dir();
     let point = archive::mount_point(root.as_fd(), Path::new(&mount.destination), folder)
@@ -89,8 +90,7 @@ fn put_in(root: &File, mount: &Mounted) -> Result<()> {
 }
 
 fn attach(source: &OwnedFd, point: &OwnedFd, mount: &Mounted) -> io::Result<()> {
-    let mut flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     flags.set(OpenTreeFlags::AT_RECURSIVE, !mount.non_recursive);
     let tree = open_tree(source, "", flags)?;
     let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

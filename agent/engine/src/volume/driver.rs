@@ -1,6 +1,7 @@
 //! Volumes of plugins: what of Docker's volume plugin protocol (`VolumeDriver.*`) is asked, and when.
 
 use super::{LOCAL, VolumeRecord, Volumes};
+use crate::plugin::PATIENCE;
 use muster_calls::{Error, Kind, Result};
 use muster_model::engine::{Strings, Time, Volume};
 use serde::Deserialize;
@@ -58,22 +59,14 @@ struct Scope {
 }
 
 impl Volumes {
-    /// Calls a driver's method. A plugin that cannot be reached is looked up once more: it may have been started anew.
+    /// Calls a driver's method.
     async fn ask<T: serde::de::DeserializeOwned>(
         &self,
         driver: &str,
         method: &str,
         request: serde_json::Value,
     ) -> Result<T> {
-        let method = format!("{VOLUME_DRIVER}.{method}");
-        let first = self.plugins.find(driver, VOLUME_DRIVER).await?.call(&method, &request).await;
-        match first {
-            Err(e) if e.kind == Kind::Unavailable => {
-                self.plugins.forget(driver);
-                self.plugins.find(driver, VOLUME_DRIVER).await?.call(&method, &request).await
-            }
-            other => other,
-        }
+        self.plugins.call(driver, &format!("{VOLUME_DRIVER}.{method}"), &request, PATIENCE).await
     }
 
     /// Has a new volume made by its plugin, unless that knows it already.
@@ -143,7 +136,7 @@ impl Volumes {
                     volumes.extend(listed.volumes.unwrap_or_default().into_iter().map(|told| document(told, &driver)))
                 }
                 Err(e) => {
-                    self.plugins.forget(plugin.name());
+                    self.plugins.forget(&driver);
                     warnings.push(format!("error while listing volumes from driver {driver}: {}", e.message));
                 }
             }

@@ -36,7 +36,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
 };
 use tokio::sync::watch;
 
@@ -73,7 +73,7 @@ impl VolumeRecord {
 pub(crate) struct Volumes {
     folder: PathBuf,
     inner: Mutex<Inner>,
-    plugins: Plugins,
+    plugins: Arc<Plugins>,
     active: Active,
 }
 
@@ -95,7 +95,7 @@ impl Volumes {
     ///
     /// # Errors
     /// [`OpenError`]. A folder without a record is a volume that was half-made or half-removed: it goes.
-    pub fn open(folder: &Path, plugins: Plugins) -> std::result::Result<Self, OpenError> {
+    pub fn open(folder: &Path, plugins: Arc<Plugins>) -> std::result::Result<Self, OpenError> {
         fs::create_dir_all(folder).map_err(OpenError::io("create", folder))?;
         let mut inner = Inner::default();
         for entry in fs::read_dir(folder).map_err(OpenError::io("read", folder))? {
