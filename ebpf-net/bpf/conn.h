@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
-/* The connection table: who a translated connection really is between.
+/* The connection table: who a translated connection really is between. conn6.h is the same table for IPv6.
  *
  * Each connection has an entry per direction. State changes (first reply, FIN, RST) are written to both; the time is
  * written at most once a second, to both. An entry past its timeout counts as absent. When both sides' FINs are
@@ -68,43 +68,63 @@ inline void conn_partner(struct conn_key *other, struct conn_key *key, struct co
                                 .dport = c->sport, .proto = key->proto, .dir = !key->dir };
 }
 
-inline void conn_mark(struct conn *c, u64 now, u8 bits, u8 dir, u32 fin)
-{
-    c->seen = now;
-    c->state |= bits;
-    if (fin)
-        c->fin[dir & 1] = fin;
-}
+/* What a packet says of its connection. */
+struct conn_event {
+    u64 now;
+    u32 fin;
+    u8 bits, dir;
+    u8 news;            /* the entries are to be told */
+};
 
 #define CONN_FINISHED (CONN_ACKED_FORWARD | CONN_ACKED_REPLY)
+
+/* A packet that goes in direction dir says so of its connection. */
+inline void conn_hear(struct conn_event *e, struct conn *c, struct packet *p, u8 dir)
+{
+    *e = (struct conn_event){ .now = time_coarse_ns(), .bits = dir == DIR_REPLY ? CONN_REPLIED : 0, .dir = dir };
+    if (p->proto == IP_TCP && !p->later_fragment) {
+        u8 their_fin = dir == DIR_REPLY ? CONN_FIN_FORWARD : CONN_FIN_REPLY;
+        if (p->tcp_flags & TCP_RST)
+            e->bits |= CONN_RESET;
+        if (p->tcp_flags & TCP_FIN) {
+            e->bits |= dir == DIR_REPLY ? CONN_FIN_REPLY : CONN_FIN_FORWARD;
+            e->fin = p->tcp_end;
+        }
+        if ((p->tcp_flags & TCP_ACK) && (c->state & their_fin) && p->tcp_ack == c->fin[!dir])
+            e->bits |= dir == DIR_REPLY ? CONN_ACKED_FORWARD : CONN_ACKED_REPLY;
+    }
+    e->news = (e->bits & ~c->state) || e->now - c->seen >= CONN_REFRESH;
+}
+
+inline void conn_mark(struct conn *c, struct conn_event *e)
+{
+    c->seen = e->now;
+    c->state |= e->bits;
+    if (e->fin)
+        c->fin[e->dir & 1] = e->fin;
+}
 
 /* A packet of this connection was met, going in direction dir. Afterwards `other` is the partner's key, if it has one. */
 inline void conn_note(struct conn_key *key, struct conn *c, struct packet *p, u8 dir, struct conn_key *other)
 {
-    u8 bits = dir == DIR_REPLY ? CONN_REPLIED : 0;
-    u32 fin = 0;
-    if (key->proto == IP_TCP && !p->later_fragment) {
-        u8 their_fin = dir == DIR_REPLY ? CONN_FIN_FORWARD : CONN_FIN_REPLY;
-        if (p->tcp_flags & TCP_RST)
-            bits |= CONN_RESET;
-        if (p->tcp_flags & TCP_FIN) {
-            bits |= dir == DIR_REPLY ? CONN_FIN_REPLY : CONN_FIN_FORWARD;
-            fin = p->tcp_end;
-        }
-        if ((p->tcp_flags & TCP_ACK) && (c->state & their_fin) && p->tcp_ack == c->fin[!dir])
-            bits |= dir == DIR_REPLY ? CONN_ACKED_FORWARD : CONN_ACKED_REPLY;
-    }
+    struct conn_event e;
+    conn_hear(&e, c, p, dir);
     if (c->action != CONN_VIA)
         conn_partner(other, key, c);
-    u64 now = time_coarse_ns();
-    if (!(bits & ~c->state) && now - c->seen < CONN_REFRESH)
+    if (!e.news)
         return;
-    conn_mark(c, now, bits, dir, fin);
+    conn_mark(c, &e);
     if (c->action == CONN_VIA)
         return;
     struct conn *partner = map_lookup(&conns, other);
     if (partner)
-        conn_mark(partner, now, bits, dir, fin);
+        conn_mark(partner, &e);
+}
+
+/* A source port for the way back: the packet's own at the first try when it is to be kept. */
+inline u16 conn_port(int try, int keep_port, u16 own)
+{
+    return !try && keep_port ? own : htons(PORT_FIRST + random_u32() % PORT_COUNT);
 }
 
 /* Remembers a new connection: packets like p, met in scope `met`, become what `to` says (addresses, ports, scope); replies
@@ -119,8 +139,7 @@ outlined conn_open(struct packet *p, u32 met, struct conn *to, int keep_port, u3
                                  .dport = p->sport, .proto = p->proto, .dir = DIR_REPLY };
     int found = 0;
     for (int i = 0; i < PORT_TRIES; i++) {
-        if (i || !keep_port)
-            back_key.dport = htons(PORT_FIRST + random_u32() % PORT_COUNT);
+        back_key.dport = conn_port(i, keep_port, p->sport);
         struct conn *old = map_lookup(&conns, &back_key);
         if (!old || conn_over(old, p->proto, now) ||
             (old->action != CONN_VIA && old->scope == met && old->saddr == p->daddr && old->daddr == p->saddr &&

@@ -81,6 +81,7 @@ static u64 (*const time_coarse_ns)(void) = (void *)160;
 static long (*const set_retval)(int retval) = (void *)187;
 
 #define F_INGRESS 1             /* redirect */
+#define F_RECOMPUTE_CSUM 1      /* skb_store */
 #define F_INVALIDATE_HASH 2     /* skb_store */
 #define F_PSEUDO_HDR (1 << 4)   /* l4_csum_replace */
 #define F_MARK_MANGLED_0 (1 << 5)
@@ -101,6 +102,7 @@ static long (*const set_retval)(int retval) = (void *)187;
 #define ETH_ARP htons(0x0806)
 #define ETH_IPV6 htons(0x86dd)
 enum ip_proto { IP_ICMP = 1, IP_TCP = 6, IP_UDP = 17, IP_ICMPV6 = 58 };
+enum ip_extension { IP_HOP_OPTIONS = 0, IP_FRAGMENT = 44, IP_DST_OPTIONS = 60 };
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
@@ -114,9 +116,12 @@ struct ipv4 {
     u16 check;
     u32 saddr, daddr;
 };
-struct ipv6 { u32 version; u16 len; u8 next, hops; u32 saddr[4], daddr[4]; };
+struct addr6 { u32 w[4]; };
+struct ipv6 { u32 version; u16 len; u8 next, hops; struct addr6 saddr, daddr; };
+/* How an extension header begins (RFC 8200, section 4); offset and id are those of a fragment header. */
+struct extension { u8 next, len; u16 offset; u32 id; };
 /* Neighbour solicitation and advertisement (RFC 4861, section 4), with the one option that is of use. */
-struct neighbour_message { u8 type, code; u16 check; u32 flags, target[4]; u8 option, option_len, mac[6]; };
+struct neighbour_message { u8 type, code; u16 check; u32 flags; struct addr6 target; u8 option, option_len, mac[6]; };
 struct tcp { u16 sport, dport; u32 seq, ack; u8 offset, flags; u16 window, check, urgent; };
 struct udp { u16 sport, dport, len, check; };
 struct icmp { u8 type, code; u16 check, id, seq; };

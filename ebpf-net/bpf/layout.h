@@ -37,9 +37,9 @@ struct endpoint {
 };
 
 /* The same for IPv6, on networks of this host. */
-struct iface6 { u32 ip[4]; };
-struct endpoint6_key { u32 scope, ip[4]; };     /* -> struct endpoint: local or gateway */
-struct subnet6_key { u32 prefix, ip[4]; };      /* longest prefix match -> scope */
+struct iface6 { struct addr6 ip; };
+struct endpoint6_key { u32 scope; struct addr6 ip; };   /* -> struct endpoint: local or gateway */
+struct subnet6_key { u32 prefix; struct addr6 ip; };    /* longest prefix match -> scope */
 
 /* (set, 0..count) -> backend. A set is never changed: another list of backends is another set. */
 struct backend_key { u64 set; u32 index, pad; };
@@ -48,8 +48,13 @@ struct backend { u32 ip; u16 port; u16 pad; };  /* port 0: the port that was ask
 struct published_key { u32 host_ip; u16 port; u8 proto, pad; }; /* host_ip 0: any address of the host */
 struct published { u64 set; u32 count, scope; };
 
+/* The same for IPv6: each leads to one container of this host. host_ip :: any address of the host. */
+struct published6_key { struct addr6 host_ip; u16 port; u8 proto, pad; };
+struct published6 { struct addr6 ip, gateway; u32 scope; u16 port, pad; };
+
 /* cookie of a network namespace -> what the socket hooks do for it. */
 #define NETNS_HOST 1
+#define NETNS_HOST_V6 2         /* the host has an IPv6 address that its containers can answer to */
 #define NETNS_SCOPES 16
 struct netns {
     u32 flags;
@@ -87,14 +92,23 @@ struct conn {
     u32 pad2;
 };
 
+/* The same for IPv6. The connection's own address fields are not used. */
+struct conn6_key { u32 scope; struct addr6 saddr, daddr; u16 sport, dport; u8 proto, dir; u16 pad; };
+struct conn6 { struct conn c; struct addr6 saddr, daddr; };
+
 /* Which ports the later fragments of a datagram belong to. */
 struct frag_key { u32 scope, saddr, daddr; u16 id; u8 proto, pad; };
 struct frag { u16 sport, dport; };
+/* Of IPv6 also which protocol: more headers may stand between it and the fragment's. */
+struct frag6_key { u32 scope; struct addr6 saddr, daddr; u32 id; };
+struct frag6 { u16 sport, dport; u8 proto, pad[3]; };
 
 /* Socket load balancer: what a socket was told it is connected to. */
 struct peer_key { u64 socket; u32 ip; u16 port; u16 pad; };
 struct peer { u32 ip; u16 port; u16 flags; };
 #define PEER_WAS_V6_LOOPBACK 1
+struct peer6_key { u64 socket; struct addr6 ip; u16 port; u16 pad; u32 pad2; };
+struct peer6 { struct addr6 ip; u16 port; u16 pad; };
 
 /* What a socket that sends datagrams without connecting was given for an address: it keeps it as long as the set. */
 struct pick { u64 set; u32 ip; u16 port; u16 pad; };

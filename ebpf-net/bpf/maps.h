@@ -19,9 +19,14 @@ MAP_WITH_FLAGS(namespaces, MAP_HASH, 16384, NO_PREALLOC, u64, struct netns);
 MAP_WITH_FLAGS(ifaces6, MAP_HASH, 16384, NO_PREALLOC, u32, struct iface6);
 MAP_WITH_FLAGS(endpoints6, MAP_HASH, 65536, NO_PREALLOC, struct endpoint6_key, struct endpoint);
 MAP_WITH_FLAGS(subnets6, MAP_LPM_TRIE, 16384, NO_PREALLOC, struct subnet6_key, u32);
+MAP_WITH_FLAGS(published6, MAP_HASH, 16384, NO_PREALLOC, struct published6_key, struct published6);
+MAP_WITH_FLAGS(host_addrs6, MAP_HASH, 4096, NO_PREALLOC, struct addr6, u32);
 MAP(conns, MAP_LRU_HASH, 131072, struct conn_key, struct conn);
 MAP(frags, MAP_LRU_HASH, 4096, struct frag_key, struct frag);
 MAP(peers, MAP_LRU_HASH, 32768, struct peer_key, struct peer);
+MAP(conns6, MAP_LRU_HASH, 65536, struct conn6_key, struct conn6);
+MAP(frags6, MAP_LRU_HASH, 4096, struct frag6_key, struct frag6);
+MAP(peers6, MAP_LRU_HASH, 8192, struct peer6_key, struct peer6);
 MAP(picks, MAP_LRU_HASH, 8192, struct peer_key, struct pick);
 
 inline void count(u32 reason)
@@ -79,4 +84,31 @@ inline struct backend *pick_of_published(u32 host_ip, u16 port, u8 proto, struct
         return b;
     p = find_published(host_ip, port, proto);
     return p ? pick_backend(p->set, p->count) : 0;
+}
+
+inline int same_addr6(struct addr6 *a, struct addr6 *b)
+{
+    return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];
+}
+
+inline int is_link_local6(struct addr6 *ip)
+{
+    return (ip->w[0] & htonl(0xffc00000)) == htonl(0xfe800000);
+}
+
+inline struct endpoint *find_endpoint6(u32 scope, struct addr6 *ip)
+{
+    struct endpoint6_key key = { .scope = scope, .ip = *ip };
+    return map_lookup(&endpoints6, &key);
+}
+
+/* As find_published. */
+inline struct published6 *find_published6(struct addr6 *host_ip, u16 port, u8 proto)
+{
+    struct published6_key key = { .host_ip = *host_ip, .port = port, .proto = proto };
+    struct published6 *p = map_lookup(&published6, &key);
+    if (p)
+        return p;
+    key.host_ip = (struct addr6){};
+    return map_lookup(&published6, &key);
 }

@@ -175,24 +175,11 @@ inline int same_mac(u8 *a, u8 *b)
     return high_a == high_b && low_a == low_b;
 }
 
-SEC("classifier")
-int from_container(struct __sk_buff *skb)
+/* A packet of IPv4. */
+outlined from_container4(struct __sk_buff *skb, struct iface *from)
 {
-    u32 ifindex = skb->ifindex;
-    struct iface *from = map_lookup(&ifaces, &ifindex);
     if (!from)
-        return drop(D_UNKNOWN_INTERFACE);
-    struct eth e;
-    if (skb_load(skb, 0, &e, sizeof e))
-        return drop(D_MALFORMED);
-    if (!same_mac(e.src, from->mac))
-        return drop(D_SPOOFED_MAC);
-    if (e.proto == ETH_ARP)
-        return answer_arp(skb, from);
-    if (e.proto == ETH_IPV6)
-        return from_container6(skb, from);
-    if (e.proto != ETH_IPV4)
-        return drop(D_PROTOCOL);
+        return TC_ACT_SHOT;
     struct packet p = {};
     u32 scope = from->scope;
     if (parse(skb, &p, scope))
@@ -221,6 +208,25 @@ int from_container(struct __sk_buff *skb)
     if (is_icmp_echo(&p))
         return answer_echo(skb, &p);
     return refuse(skb, &p, D_NO_ENDPOINT);      /* the gateway has no services */
+}
+
+SEC("classifier")
+int from_container(struct __sk_buff *skb)
+{
+    u32 ifindex = skb->ifindex;
+    struct iface *from = map_lookup(&ifaces, &ifindex);
+    if (!from)
+        return drop(D_UNKNOWN_INTERFACE);
+    struct eth e;
+    if (skb_load(skb, 0, &e, sizeof e))
+        return drop(D_MALFORMED);
+    if (!same_mac(e.src, from->mac))
+        return drop(D_SPOOFED_MAC);
+    if (e.proto == ETH_IPV4)
+        return from_container4(skb, from);
+    if (e.proto == ETH_IPV6)
+        return from_container6(skb, from);
+    return e.proto == ETH_ARP ? answer_arp(skb, from) : drop(D_PROTOCOL);
 }
 
 /* Into the host's own stack, as if it came from the device that leads to remote endpoints. */
@@ -285,13 +291,9 @@ inline int decapsulate(struct __sk_buff *skb, struct packet *p)
     return from_tunnel(skb, scope, vtep);
 }
 
-SEC("classifier")
-int from_uplink(struct __sk_buff *skb)
+/* A packet of IPv4 that is for this host's hardware address. */
+outlined from_uplink4(struct __sk_buff *skb)
 {
-    if (skb->protocol == ETH_IPV6 && !skb->vlan_present)
-        return from_uplink6(skb);
-    if (skb->protocol != ETH_IPV4 || skb->pkt_type != PACKET_HOST || skb->vlan_present)
-        return TC_ACT_UNSPEC;
     struct packet p = {};
     if (parse(skb, &p, SCOPE_OUTSIDE))
         return TC_ACT_UNSPEC;
@@ -323,6 +325,16 @@ int from_uplink(struct __sk_buff *skb)
     if (!c && p.later_fragment)
         return drop(D_NO_CONNECTION);
     return to_published(skb, &p, &key, c, 0, skb->ifindex, pub);
+}
+
+SEC("classifier")
+int from_uplink(struct __sk_buff *skb)
+{
+    if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
+        return TC_ACT_UNSPEC;
+    if (skb->protocol == ETH_IPV4)
+        return from_uplink4(skb);
+    return skb->protocol == ETH_IPV6 ? from_uplink6(skb) : TC_ACT_UNSPEC;
 }
 
 SEC("classifier")

@@ -24,7 +24,8 @@ inline int drop(u32 reason)
 
 inline int is_icmp_echo(struct packet *p)
 {
-    return p->proto == IP_ICMP && (p->icmp_type == 8 || p->icmp_type == 0);
+    return (p->proto == IP_ICMP && (p->icmp_type == 8 || p->icmp_type == 0)) ||
+           (p->proto == IP_ICMPV6 && (p->icmp_type == 128 || p->icmp_type == 129));
 }
 
 inline int is_first_syn(struct packet *p)
@@ -34,7 +35,7 @@ inline int is_first_syn(struct packet *p)
 
 inline int is_tcp_or_udp(struct packet *p)
 {
-    return p->has_ports && p->proto != IP_ICMP;
+    return p->has_ports && (p->proto == IP_TCP || p->proto == IP_UDP);
 }
 
 inline int parse_ports(struct __sk_buff *skb, struct packet *p)
@@ -57,7 +58,7 @@ inline int parse_ports(struct __sk_buff *skb, struct packet *p)
         p->sport = ports[0];
         p->dport = ports[1];
         p->has_ports = 1;
-    } else if (p->proto == IP_ICMP) {
+    } else if (p->proto == IP_ICMP || p->proto == IP_ICMPV6) {
         struct icmp i;
         if (skb_load(skb, p->l4, &i, sizeof i))
             return -1;

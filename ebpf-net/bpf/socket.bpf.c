@@ -145,45 +145,104 @@ inline int reverse4(struct bpf_sock_addr *ctx)
     return ALLOW;
 }
 
-/* IPv6 sockets that talk IPv4: ::ffff:a.b.c.d, and ::1 on a host whose published port is asked for. */
+/* Where an IPv6 socket wants to go, or believes to be connected to. */
+struct address6 { struct addr6 ip; u16 port; };
+
+inline void read6(struct bpf_sock_addr *ctx, struct address6 *a)
+{
+    u32 w0 = ctx->user_ip6[0], w1 = ctx->user_ip6[1], w2 = ctx->user_ip6[2], w3 = ctx->user_ip6[3];
+    *a = (struct address6){ .ip = { { w0, w1, w2, w3 } }, .port = ctx->user_port };
+}
+
+inline void write6(struct bpf_sock_addr *ctx, struct addr6 *ip, u16 port)
+{
+    u32 w0 = ip->w[0], w1 = ip->w[1], w2 = ip->w[2], w3 = ip->w[3];
+    ctx->user_ip6[0] = w0;
+    ctx->user_ip6[1] = w1;
+    ctx->user_ip6[2] = w2;
+    ctx->user_ip6[3] = w3;
+    ctx->user_port = port;
+}
+
+inline int is_loopback6(struct addr6 *ip)
+{
+    return !(ip->w[0] | ip->w[1] | ip->w[2]) && ip->w[3] == htonl(1);
+}
+
+inline int is_mapped(struct addr6 *ip)
+{
+    return !(ip->w[0] | ip->w[1]) && ip->w[2] == htonl(0xffff);
+}
+
+inline void write_mapped(struct bpf_sock_addr *ctx, u32 ip, u16 port)
+{
+    struct addr6 mapped = { { 0, 0, htonl(0xffff), ip } };
+    write6(ctx, &mapped, port);
+}
+
+/* A published port at an IPv6 address of the host, asked for by a process of the host. 1: the socket goes to the container. A link-local
+ * address is not meant: such a socket is bound to its link, where no container is. */
+inline int to_published6(struct bpf_sock_addr *ctx, struct address6 *a, u8 proto)
+{
+    u64 cookie = netns_cookie(ctx);
+    struct netns *ns = map_lookup(&namespaces, &cookie);
+    if (!ns || (ns->flags & (NETNS_HOST | NETNS_HOST_V6)) != (NETNS_HOST | NETNS_HOST_V6) || is_link_local6(&a->ip))
+        return 0;
+    if (!is_loopback6(&a->ip) && !map_lookup(&host_addrs6, &a->ip))
+        return 0;
+    struct published6 *pub = find_published6(&a->ip, a->port, proto);
+    if (!pub)
+        return 0;
+    struct peer6_key key = { .socket = socket_cookie(ctx), .ip = pub->ip, .port = pub->port };
+    struct peer6 was = { .ip = a->ip, .port = a->port };
+    map_update(&peers6, &key, &was, 0);
+    struct addr6 ip = pub->ip;
+    write6(ctx, &ip, pub->port);
+    count(C_SOCKET_PUBLISHED);
+    return 1;
+}
+
+/* IPv6 sockets: published ports of the host; and those that talk IPv4, as ::ffff:a.b.c.d, or as ::1 to a port that is published for
+ * IPv4 only. */
 inline int forward6(struct bpf_sock_addr *ctx, u8 proto)
 {
-    u32 a0 = ctx->user_ip6[0], a1 = ctx->user_ip6[1], a2 = ctx->user_ip6[2], a3 = ctx->user_ip6[3];
-    if (a0 || a1)
+    struct address6 asked;
+    read6(ctx, &asked);
+    int loopback = is_loopback6(&asked.ip), mapped = is_mapped(&asked.ip);
+    if (!mapped && to_published6(ctx, &asked, proto))
         return ALLOW;
-    struct address a = { .ip = a3, .port = ctx->user_port };
-    u16 flags = 0;
-    if (!a2 && a3 == htonl(1)) {
-        a.ip = htonl(0x7f000001);
-        flags = PEER_WAS_V6_LOOPBACK;
-    } else if (a2 != htonl(0xffff)) {
+    if (!mapped && !loopback)
         return ALLOW;
-    }
-    int done = translate(ctx, &a, proto, flags);
+    struct address a = { .ip = loopback ? htonl(0x7f000001) : asked.ip.w[3], .port = asked.port };
+    int done = translate(ctx, &a, proto, loopback ? PEER_WAS_V6_LOOPBACK : 0);
     if (done < 0)
         return refused();
-    if (done) {
-        ctx->user_ip6[2] = htonl(0xffff);
-        ctx->user_ip6[3] = a.ip;
-        ctx->user_port = a.port;
-    }
+    if (done)
+        write_mapped(ctx, a.ip, a.port);
     return ALLOW;
 }
 
 inline int reverse6(struct bpf_sock_addr *ctx)
 {
-    u32 a0 = ctx->user_ip6[0], a1 = ctx->user_ip6[1], a2 = ctx->user_ip6[2], a3 = ctx->user_ip6[3];
-    if (a0 || a1 || a2 != htonl(0xffff))
-        return ALLOW;
-    struct peer *was = asked_for(ctx, a3, ctx->user_port);
-    if (was) {
-        if (was->flags & PEER_WAS_V6_LOOPBACK) {
-            ctx->user_ip6[2] = 0;
-            ctx->user_ip6[3] = htonl(1);
-        } else {
-            ctx->user_ip6[3] = was->ip;
+    struct address6 a;
+    read6(ctx, &a);
+    if (!is_mapped(&a.ip)) {
+        struct peer6_key key = { .socket = socket_cookie(ctx), .ip = a.ip, .port = a.port };
+        struct peer6 *was = map_lookup(&peers6, &key);
+        if (was) {
+            struct addr6 ip = was->ip;
+            write6(ctx, &ip, was->port);
         }
-        ctx->user_port = was->port;
+        return ALLOW;
+    }
+    struct peer *was = asked_for(ctx, a.ip.w[3], a.port);
+    if (!was)
+        return ALLOW;
+    if (was->flags & PEER_WAS_V6_LOOPBACK) {
+        struct addr6 loopback = { { 0, 0, 0, htonl(1) } };
+        write6(ctx, &loopback, was->port);
+    } else {
+        write_mapped(ctx, was->ip, was->port);
     }
     return ALLOW;
 }

@@ -1,130 +1,198 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /* IPv6 on networks of this host: whose packet it is, neighbour discovery answered in place (RFC 4861), from container to container,
- * or on to the host's stack. Published ports and masquerading are the host's NAT (src/masquerade.rs): there are no
- * virtual addresses and no tunnels to be kept apart from it here. */
+ * to a published port and back (published6.h), or on to the host's stack, which masquerades (src/masquerade.rs). There are
+ * no virtual addresses and no tunnels. */
 #pragma once
-#include "deliver.h"
-
-inline int same_v6(u32 *a, u32 *b)
-{
-    return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
-}
-
-inline struct endpoint *find_endpoint6(u32 scope, u32 *ip)
-{
-    struct endpoint6_key key = { .scope = scope };
-    memcpy(key.ip, ip, 16);
-    return map_lookup(&endpoints6, &key);
-}
+#include "published6.h"
 
 /* The link-local address that an interface makes of its hardware address (RFC 4291, appendix A). */
-inline void link_local_of(u32 *ip, u8 *mac)
+inline void link_local_of(struct addr6 *ip, u8 *mac)
 {
     u8 bytes[16] = { 0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5] };
     memcpy(ip, bytes, 16);
 }
 
+inline int is_unspecified6(struct addr6 *ip)
+{
+    return !(ip->w[0] | ip->w[1] | ip->w[2] | ip->w[3]);
+}
+
 /* Who has this address? The host side of the veth pair, for the gateway and for neighbours alike. */
-outlined answer_neighbour(struct __sk_buff *skb, struct iface *from, struct iface6 *from6)
+outlined answer_neighbour(struct __sk_buff *skb, struct iface *from, struct iface6 *from6, u32 at)
 {
     if (!from || !from6)
         return TC_ACT_SHOT;
     struct ipv6 ip;
-    struct neighbour_message ask;
-    if (skb_load(skb, ETH_LEN, &ip, sizeof ip) || skb_load(skb, ETH_LEN + sizeof ip, &ask, 24))
+    struct neighbour_message nd;
+    if (skb_load(skb, ETH_LEN, &ip, sizeof ip) || skb_load(skb, at, &nd, 24))
         return drop(D_MALFORMED);
-    u32 target[4];
-    memcpy(target, ask.target, 16);
+    struct addr6 own = from6->ip;
     /* Nobody asks for itself but to find it in use, and silence says no. */
-    if (ip.hops != 255 || ask.code || !(ip.saddr[0] | ip.saddr[1] | ip.saddr[2] | ip.saddr[3]) ||
-        same_v6(target, from6->ip))
+    if (ip.hops != 255 || nd.code || is_unspecified6(&ip.saddr) || same_addr6(&nd.target, &own))
         return drop(D_PROTOCOL);
-    struct endpoint *e = find_endpoint6(from->scope, target);
+    struct endpoint *e = find_endpoint6(from->scope, &nd.target);
     if (!e)
         return drop(D_NO_ENDPOINT);
-    struct { struct eth eth; struct ipv6 ip; struct neighbour_message nd; } packed out = {};
-    memcpy(out.eth.dst, from->mac, 6);
-    memcpy(out.eth.src, from->host_mac, 6);
-    out.eth.proto = ETH_IPV6;
-    struct ipv6 head = { .version = htonl(0x60000000), .len = htons(sizeof out.nd), .next = IP_ICMPV6, .hops = 255 };
-    memcpy(head.saddr, target, 16);
-    memcpy(head.daddr, ip.saddr, 16);
-    /* Solicited, overrides; a gateway is a router. */
-    struct neighbour_message nd = { .type = 136, .flags = htonl(e->kind == EP_GATEWAY ? 0xe0000000 : 0x60000000),
-                                    .option = 2, .option_len = 1 };
-    memcpy(nd.target, target, 16);
+    /* The answer is made out of the question: solicited, overrides; a gateway is a router. */
+    ip.version = htonl(0x60000000);
+    ip.len = htons(sizeof nd);
+    ip.next = IP_ICMPV6;
+    ip.daddr = ip.saddr;
+    ip.saddr = nd.target;
+    nd.type = 136;
+    nd.check = 0;
+    nd.flags = htonl(e->kind == EP_GATEWAY ? 0xe0000000 : 0x60000000);
+    nd.option = 2;
+    nd.option_len = 1;
     memcpy(nd.mac, from->host_mac, 6);
-    struct { u32 saddr[4], daddr[4], len, next; } pseudo = { .len = htonl(sizeof nd), .next = htonl(IP_ICMPV6) };
-    memcpy(pseudo.saddr, head.saddr, 16);
-    memcpy(pseudo.daddr, head.daddr, 16);
-    u32 sum = csum_diff(0, 0, &pseudo, sizeof pseudo, 0);
+    u32 upper[2] = { htonl(sizeof nd), htonl(IP_ICMPV6) };
+    u32 sum = csum_diff(0, 0, &ip.saddr, 2 * sizeof ip.saddr, 0);
+    sum = csum_diff(0, 0, upper, sizeof upper, sum);
     sum = csum_diff(0, 0, &nd, sizeof nd, sum);
     sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);
     nd.check = ~sum;
-    memcpy(&out.ip, &head, sizeof head);
-    memcpy(&out.nd, &nd, sizeof nd);
-    if (skb_change_tail(skb, sizeof out, 0) || skb_store(skb, 0, &out, sizeof out, F_INVALIDATE_HASH))
+    struct eth head = { .proto = ETH_IPV6 };
+    memcpy(head.dst, from->mac, 6);
+    memcpy(head.src, from->host_mac, 6);
+    if (skb_change_tail(skb, ETH_LEN + sizeof ip + sizeof nd, 0) ||
+        skb_store(skb, 0, &head, sizeof head, F_INVALIDATE_HASH) || skb_store(skb, ETH_LEN, &ip, sizeof ip, 0) ||
+        skb_store(skb, ETH_LEN + sizeof ip, &nd, sizeof nd, 0))
         return drop(D_REWRITE);
     count(C_NEIGHBOUR);
     return redirect(skb->ifindex, 0);
 }
 
-/* A packet of a container that has an IPv6 address. */
-inline int from_container6(struct __sk_buff *skb, struct iface *from)
+/* ping of the gateway, which no machine is. */
+inline int answer_echo6(struct __sk_buff *skb, struct packet6 *p)
 {
-    u32 ifindex = skb->ifindex;
-    struct iface6 *from6 = map_lookup(&ifaces6, &ifindex);
-    if (!from6)
-        return drop(D_IPV6);
-    struct ipv6 ip;
-    if (skb_load(skb, ETH_LEN, &ip, sizeof ip) || (ip.version & htonl(0xf0000000)) != htonl(0x60000000))
-        return drop(D_MALFORMED);
-    u8 type = 0;
-    if (ip.next == IP_ICMPV6 && skb_load(skb, ETH_LEN + sizeof ip, &type, 1))
-        return drop(D_MALFORMED);
-    u32 saddr[4], daddr[4], own[4];
-    memcpy(saddr, ip.saddr, 16);
-    memcpy(daddr, ip.daddr, 16);
-    memcpy(own, from6->ip, 16);
-    int is_own = same_v6(saddr, own);
-    if (ip.next == IP_ICMPV6 && type == 135) {
-        link_local_of(own, from->mac);
-        int unspecified = !(saddr[0] | saddr[1] | saddr[2] | saddr[3]);
-        return is_own || unspecified || same_v6(saddr, own) ? answer_neighbour(skb, from, from6) : drop(D_SPOOFED_IP);
-    }
-    if ((daddr[0] & htonl(0xff000000)) == htonl(0xff000000))
-        return drop(D_MULTICAST);   /* router solicitations and group reports among them, whatever their source */
-    if (!is_own)
-        return drop(D_SPOOFED_IP);
-    struct endpoint *to = find_endpoint6(from->scope, daddr);
-    if (to && to->kind == EP_LOCAL && (from->flags & IFACE_ALONE))
-        return drop(D_ISOLATION);
-    if (to && to->kind == EP_LOCAL)
-        return deliver_local(skb, to);
-    if (to)
+    if (p->p.proto != IP_ICMPV6 || p->p.icmp_type != 128 || p->p.later_fragment)
         return drop(D_NO_ENDPOINT); /* the gateway has no services */
+    u8 reply = 129;
+    struct addr6 ends[2] = { p->daddr, p->saddr };      /* the sum stays what it was */
+    if (l4_csum_replace(skb, p->p.l4 + 2, htons(0x8000), htons(0x8100), 2) || skb_store(skb, p->p.l4, &reply, 1, 0) ||
+        skb_store(skb, ETH_LEN + 8, ends, sizeof ends, 0))
+        return drop(D_REWRITE);
+    count(C_ECHO);
+    return send_back(skb);
+}
+
+/* To an address of the host itself: a published port, or its own services, as to_host. */
+inline int to_host6(struct __sk_buff *skb, struct packet6 *p, struct iface *from)
+{
+    if (is_icmp6_error(p)) {
+        int verdict = translate_error6(skb, p, from->scope, DIR_FORWARD);
+        if (verdict != TC_ACT_UNSPEC)
+            return verdict;
+    }
+    if (is_tcp_or_udp(&p->p)) {
+        struct published6 *pub = find_published6(&p->daddr, p->p.dport, p->p.proto);
+        struct conn6_key key;
+        conn6_key_of(&key, p, from->scope, DIR_FORWARD);
+        struct conn6 *c = pub ? front_conn6(&key, p, pub) : 0;
+        if (pub && (c || (!p->p.later_fragment && (p->p.proto == IP_UDP || is_first_syn(&p->p)))))
+            return to_published6(skb, p, &key, c, &p->daddr, 0, pub);
+    }
+    if (from->flags & IFACE_INTERNAL) {
+        int answer = (p->p.proto == IP_TCP && !is_first_syn(&p->p)) ||
+                     (p->p.proto == IP_ICMPV6 && p->p.icmp_type == 129);
+        if (!answer)
+            return drop(D_INTERNAL);
+    }
+    count(C_HOST_IN);
+    return TC_ACT_UNSPEC;
+}
+
+/* No container of the network has the address. */
+inline int leave_network6(struct __sk_buff *skb, struct packet6 *p, struct iface *from)
+{
+    if (is_tcp_or_udp(&p->p)) {
+        struct conn6_key key;
+        conn6_key_of(&key, p, from->scope, DIR_REPLY);
+        struct conn6 *c = conn6_find(&key);
+        if (c)
+            return follow6(skb, p, &key, c, C_INGRESS_REPLY);
+    }
+    if (is_icmp6_error(p)) {
+        int verdict = translate_error6(skb, p, from->scope, DIR_REPLY);
+        if (verdict != TC_ACT_UNSPEC)
+            return verdict;
+    }
+    if (find_endpoint6(from->scope, &p->daddr))
+        return answer_echo6(skb, p);
+    if (map_lookup(&host_addrs6, &p->daddr))
+        return to_host6(skb, p, from);
     if (from->flags & IFACE_INTERNAL)
         return drop(D_INTERNAL);
-    struct subnet6_key net = { .prefix = 128 };
-    memcpy(net.ip, daddr, 16);
+    struct subnet6_key net = { .prefix = 128, .ip = p->daddr };
     u32 *scope = map_lookup(&subnets6, &net);
     if (scope)
         return drop(*scope == from->scope ? D_NO_ENDPOINT : D_ISOLATION);
-    if ((daddr[0] & htonl(0xffc00000)) == htonl(0xfe800000))
+    if (is_link_local6(&p->daddr))
         return drop(D_NO_ENDPOINT);
     count(C_OUTBOUND);
     return TC_ACT_UNSPEC;
 }
 
-/* The host would forward it: nobody outside gets into a network by naming an address of it. What belongs to a masqueraded or
- * published connection is addressed to the host. */
-inline int from_uplink6(struct __sk_buff *skb)
+/* A packet of a container that has an IPv6 address. */
+outlined from_container6(struct __sk_buff *skb, struct iface *from)
 {
-    struct ipv6 ip;
-    if (skb->pkt_type != PACKET_HOST || skb_load(skb, ETH_LEN, &ip, sizeof ip))
+    if (!from)
+        return TC_ACT_SHOT;
+    u32 ifindex = skb->ifindex;
+    struct iface6 *from6 = map_lookup(&ifaces6, &ifindex);
+    if (!from6)
+        return drop(D_IPV6);
+    struct packet6 p = {};
+    if (parse6(skb, &p, from->scope))
+        return drop(D_MALFORMED);
+    struct addr6 own = from6->ip;
+    int is_own = same_addr6(&p.saddr, &own);
+    int discovery = p.p.proto == IP_ICMPV6 && p.p.icmp_type >= 133 && p.p.icmp_type <= 137 ? p.p.icmp_type : 0;
+    if (discovery == 135) {
+        link_local_of(&own, from->mac);
+        int may_ask = is_own || is_unspecified6(&p.saddr) || same_addr6(&p.saddr, &own);
+        return may_ask ? answer_neighbour(skb, from, from6, p.p.l4) : drop(D_SPOOFED_IP);
+    }
+    if ((p.daddr.w[0] & htonl(0xff000000)) == htonl(0xff000000))
+        return drop(D_MULTICAST);   /* router solicitations and group reports among them, whatever their source */
+    if (!is_own)
+        return drop(D_SPOOFED_IP);
+    if (discovery)
+        return drop(D_PROTOCOL);    /* who is where says the host, nobody else */
+    struct endpoint *to = find_endpoint6(from->scope, &p.daddr);
+    if (!to || to->kind != EP_LOCAL)
+        return leave_network6(skb, &p, from);
+    return from->flags & IFACE_ALONE ? drop(D_ISOLATION) : deliver_local(skb, to);
+}
+
+/* What comes from outside for a published port or, as the error of a router, for who has one. Nobody outside gets into a network by
+ * naming an address of it, which the host would forward; what belongs to a masqueraded connection is addressed to the
+ * host. */
+outlined from_uplink6(struct __sk_buff *skb)
+{
+    struct packet6 p = {};
+    if (parse6(skb, &p, SCOPE_OUTSIDE))
         return TC_ACT_UNSPEC;
-    struct subnet6_key net = { .prefix = 128 };
-    memcpy(net.ip, ip.daddr, 16);
-    return map_lookup(&subnets6, &net) ? drop(D_DIRECT) : TC_ACT_UNSPEC;
+    if (!map_lookup(&host_addrs6, &p.daddr)) {
+        struct subnet6_key net = { .prefix = 128, .ip = p.daddr };
+        return map_lookup(&subnets6, &net) ? drop(D_DIRECT) : TC_ACT_UNSPEC;
+    }
+    if (is_icmp6_error(&p))
+        return translate_error6(skb, &p, SCOPE_OUTSIDE, DIR_FORWARD);
+    if (!is_tcp_or_udp(&p.p))
+        return TC_ACT_UNSPEC;
+    struct published6 *pub = find_published6(&p.daddr, p.p.dport, p.p.proto);
+    if (!pub)
+        return TC_ACT_UNSPEC;
+    struct conn6_key key;
+    conn6_key_of(&key, &p, SCOPE_OUTSIDE, DIR_FORWARD);
+    struct conn6 *c = front_conn6(&key, &p, pub);
+    /* As in from_uplink. */
+    if (!c && p.p.proto == IP_TCP && !is_first_syn(&p.p))
+        return TC_ACT_UNSPEC;
+    if (!c && p.p.later_fragment)
+        return drop(D_NO_CONNECTION);
+    /* A container cannot answer to an address that is valid on another link only: to it, the gateway asks. */
+    return to_published6(skb, &p, &key, c, is_link_local6(&p.saddr) ? &pub->gateway : 0, skb->ifindex, pub);
 }

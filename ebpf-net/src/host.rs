@@ -18,7 +18,7 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
 };
 
 /// What VXLAN over IPv4 puts in front of a packet.
@@ -29,6 +29,7 @@ pub const TUNNEL_OVERHEAD: u32 = 50;
 pub struct Survey {
     /// The host's addresses, loopback excluded.
     pub addrs: BTreeSet<Ipv4Addr>,
+    pub addrs6: BTreeSet<Ipv6Addr>,
     /// Interfaces to the rest of the world: name -> index.
     pub uplinks: BTreeMap<String, u32>,
     /// The one with the tunnel address: index, MTU.
@@ -47,8 +48,10 @@ impl Survey {
             move |source| Error::Netlink { doing, source }
         };
         let addresses = netlink.addresses().map_err(failed("list the host's addresses"))?;
+        let addresses6 = netlink.addresses6().map_err(failed("list the host's IPv6 addresses"))?;
         let mut survey = Self {
             addrs: addresses.iter().map(|(_, ip)| *ip).filter(|ip| !ip.is_loopback()).collect(),
+            addrs6: addresses6.into_iter().filter(|ip| !ip.is_loopback()).collect(),
             ..Self::default()
         };
         let tunnel =
@@ -59,6 +62,7 @@ impl Survey {
                 tunnel
                     .into_iter()
                     .chain(routes.iter().filter(|(to, _)| to.prefix() == 0).map(|(_, index)| *index))
+                    .chain(netlink.default_routes6().map_err(failed("list the host's IPv6 routes"))?)
                     .collect()
             }
             Uplink::Names(wanted) => wanted.iter().map(|name| named(name, links)).collect::<Result<_, _>>()?,

@@ -5,8 +5,8 @@ use crate::{
     config::DnsPorts,
     layout::{
         Addr, Addr6, Backend, BackendKey, EP_GATEWAY, EP_LOCAL, EP_REMOTE, EP_VIP, Endpoint, EndpointKey, EndpointKey6,
-        IFACE_ALONE, IFACE_INTERNAL, IFACE_NO_OUTBOUND, Iface, Iface6, MacBytes, NETNS_HOST, NETNS_SCOPES, Namespace,
-        Published, PublishedKey, Settings, mac_bytes,
+        IFACE_ALONE, IFACE_INTERNAL, IFACE_NO_OUTBOUND, Iface, Iface6, MacBytes, NETNS_HOST, NETNS_HOST_V6,
+        NETNS_SCOPES, Namespace, Published, Published6, PublishedKey, PublishedKey6, Settings, mac_bytes,
     },
 };
 use muster_model::{
@@ -15,7 +15,7 @@ use muster_model::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
 };
 
 /// What the kernel of this host says.
@@ -30,6 +30,7 @@ pub struct Ground {
     pub host_if: Option<(u32, Mac)>,
     /// The host's own addresses, loopback excluded.
     pub host_addrs: BTreeSet<Ipv4Addr>,
+    pub host_addrs6: BTreeSet<Ipv6Addr>,
     /// The cookie of the host's own namespace, when its processes are to reach published ports.
     pub host_cookie: Option<u64>,
     /// Interfaces that are there, by endpoint key.
@@ -49,6 +50,7 @@ impl Default for Ground {
             uplink: 0,
             host_if: None,
             host_addrs: BTreeSet::new(),
+            host_addrs6: BTreeSet::new(),
             host_cookie: None,
             ports: BTreeMap::new(),
             dns: BTreeMap::new(),
@@ -86,6 +88,8 @@ pub struct MapImage {
     pub endpoints6: BTreeMap<EndpointKey6, Endpoint>,
     /// As `subnets`.
     pub subnets6: BTreeMap<(u32, Addr6), u32>,
+    pub published6: BTreeMap<PublishedKey6, Published6>,
+    pub host_addrs6: BTreeMap<Addr6, u32>,
 }
 
 impl MapImage {
@@ -98,9 +102,11 @@ impl MapImage {
         image.add_remote(view, &mut notes);
         image.add_local(view, ground, &mut notes);
         image.add_published(view);
+        image.add_published6(view);
         image.add_namespaces(view, ground, &mut notes);
         image.vteps.extend(ground.peers.iter().map(|ip| (Addr::from(*ip), 1)));
         image.host_addrs = ground.host_addrs.iter().map(|ip| (Addr::from(*ip), 1)).collect();
+        image.host_addrs6 = ground.host_addrs6.iter().map(|ip| (Addr6::from(*ip), 1)).collect();
         (image, notes)
     }
 
@@ -188,6 +194,26 @@ impl MapImage {
         }
     }
 
+    fn add_published6(&mut self, view: &NodeView) {
+        for (front, published) in &view.published6 {
+            let Some(net) = view.networks.get(&published.scope).and_then(|n| n.v6) else { continue };
+            let key = PublishedKey6 {
+                host_ip: front.host_ip.into(),
+                port: front.port.into(),
+                proto: front.protocol.number(),
+                pad: 0,
+            };
+            let to = Published6 {
+                ip: (*published.to.ip()).into(),
+                gateway: net.gateway.into(),
+                scope: published.scope.0,
+                port: published.to.port().into(),
+                pad: 0,
+            };
+            self.published6.insert(key, to);
+        }
+    }
+
     fn add_namespaces(&mut self, view: &NodeView, ground: &Ground, notes: &mut Vec<String>) {
         let mut members: BTreeMap<u64, Vec<(&str, &LocalEndpoint)>> = BTreeMap::new();
         for (name, endpoint) in &view.local {
@@ -220,7 +246,9 @@ impl MapImage {
             namespace.dns_tcp = ports.tcp.into();
         }
         if let Some(cookie) = ground.host_cookie {
-            self.namespaces.entry(cookie).or_default().flags |= NETNS_HOST;
+            let answerable = ground.host_addrs6.iter().any(|ip| !ip.is_unicast_link_local());
+            let flags = if answerable { NETNS_HOST | NETNS_HOST_V6 } else { NETNS_HOST };
+            self.namespaces.entry(cookie).or_default().flags |= flags;
         }
     }
 

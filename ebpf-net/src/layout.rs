@@ -92,6 +92,9 @@ mirrored! {
     struct Backend [8] { ip: Addr, port: Port, pad: u16 }
     struct PublishedKey [8] { host_ip: Addr, port: Port, proto: u8, pad: u8 }
     struct Published [16] { set: u64, count: u32, scope: u32 }
+    struct PublishedKey6 [20] { host_ip: Addr6, port: Port, proto: u8, pad: u8 }
+    /// `struct published6`.
+    struct Published6 [40] { ip: Addr6, gateway: Addr6, scope: u32, port: Port, pad: u16 }
     /// `struct netns`, keyed by the cookie of a network namespace.
     struct Namespace [76] { flags: u32, dns_udp: Port, dns_tcp: Port, scopes: u32, scope: [u32; NETNS_SCOPES] }
 }
@@ -104,6 +107,7 @@ pub const IFACE_INTERNAL: u32 = 1;
 pub const IFACE_NO_OUTBOUND: u32 = 2;
 pub const IFACE_ALONE: u32 = 4;
 pub const NETNS_HOST: u32 = 1;
+pub const NETNS_HOST_V6: u32 = 2;
 /// How many networks one namespace can be in.
 pub const NETNS_SCOPES: usize = 16;
 
@@ -129,5 +133,5 @@ mod tests {
         );
     }
 
-    const LAYOUT_DIGEST: &str = "ed8b1d58f8068fa2";
+    const LAYOUT_DIGEST: &str = "d85c0dcca0dcf8eb";
 }

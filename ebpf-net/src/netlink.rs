@@ -99,6 +99,22 @@ impl Netlink {
         Ok(replies.into_iter().filter_map(address_of).collect())
     }
 
+    /// Every IPv6 address of the namespace.
+    pub fn addresses6(&mut self) -> io::Result<Vec<Ipv6Addr>> {
+        let mut ask = AddressMessage::default();
+        ask.header.family = AddressFamily::Inet6;
+        let replies = self.dump(RouteNetlinkMessage::GetAddress(ask))?;
+        Ok(replies.into_iter().filter_map(address6_of).collect())
+    }
+
+    /// The interfaces that IPv6 leaves through by default.
+    pub fn default_routes6(&mut self) -> io::Result<Vec<u32>> {
+        let mut ask = RouteMessage::default();
+        ask.header.address_family = AddressFamily::Inet6;
+        let replies = self.dump(RouteNetlinkMessage::GetRoute(ask))?;
+        Ok(replies.into_iter().filter_map(default_route6_of).collect())
+    }
+
     /// IPv4 unicast routes of the main table that name one interface: where to, and its index.
     pub fn routes(&mut self) -> io::Result<Vec<(Subnet, u32)>> {
         let mut ask = RouteMessage::default();
@@ -340,6 +356,29 @@ fn address_of(message: RouteNetlinkMessage) -> Option<(u32, Ipv4Addr)> {
         })
     };
     pick(true).or_else(|| pick(false)).map(|ip| (a.header.index, ip))
+}
+
+fn address6_of(message: RouteNetlinkMessage) -> Option<Ipv6Addr> {
+    let RouteNetlinkMessage::NewAddress(a) = message else { return None };
+    // The peer of a point-to-point address is in `Address`, the host's own then in `Local`.
+    let own = a.attributes.iter().find_map(|x| match x {
+        AddressAttribute::Local(IpAddr::V6(ip)) => Some(*ip),
+        _ => None,
+    });
+    own.or_else(|| {
+        a.attributes.iter().find_map(|x| match x {
+            AddressAttribute::Address(IpAddr::V6(ip)) => Some(*ip),
+            _ => None,
+        })
+    })
+}
+
+fn default_route6_of(message: RouteNetlinkMessage) -> Option<u32> {
+    let RouteNetlinkMessage::NewRoute(r) = message else { return None };
+    let leads_out = r.header.table == RouteHeader::RT_TABLE_MAIN
+        && r.header.kind == RouteType::Unicast
+        && r.header.destination_prefix_length == 0;
+    r.attributes.iter().find_map(|a| if let RouteAttribute::Oif(i) = a { Some(*i) } else { None }).filter(|_| leads_out)
 }
 
 fn route_of(message: RouteNetlinkMessage) -> Option<(Subnet, u32)> {

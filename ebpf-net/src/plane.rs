@@ -17,7 +17,10 @@ use crate::{
     report::{Error, Report, chain},
     tables::Tables,
 };
-use muster_model::{net::Subnet, view::NodeView};
+use muster_model::{
+    net::{Subnet, Subnet6},
+    view::NodeView,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -43,9 +46,9 @@ pub struct DataPlane {
     tables: Tables,
     ports: Ports,
     host_device: HostDevice,
-    /// What the nft table holds; `None`: not known.
+    /// What the nft tables hold; `None`: not known.
     masqueraded: Option<BTreeSet<Subnet>>,
-    rules6: Option<masquerade::Rules6>,
+    masqueraded6: Option<BTreeSet<Subnet6>>,
     swept: bool,
 }
 
@@ -78,7 +81,7 @@ impl DataPlane {
             ports: Ports::default(),
             host_device: HostDevice::default(),
             masqueraded: None,
-            rules6: None,
+            masqueraded6: None,
             swept: false,
         })
     }
@@ -185,6 +188,7 @@ impl DataPlane {
             uplink: survey.tunnel.map_or(0, |(index, _)| index),
             host_if,
             host_addrs: survey.addrs.clone(),
+            host_addrs6: survey.addrs6.clone(),
             host_cookie,
             dns: self.dns(around, report),
             ports,
@@ -266,23 +270,23 @@ impl DataPlane {
     }
 
     fn outbound6(&mut self, view: &NodeView, survey: &Survey, report: &mut Report) -> Result<(), Error> {
-        let wanted = masquerade::Rules6 { outbound: outbound_subnets6(view), published: view.published6.clone() };
-        // Hosts without IPv6 have nothing to be cleared of but at the first time, when a daemon before this one may have had.
-        if self.rules6.as_ref() == Some(&wanted) {
+        let subnets = outbound_subnets6(view);
+        if self.masqueraded6.as_ref() == Some(&subnets) {
             return Ok(());
         }
-        if !wanted.outbound.is_empty() {
+        if !subnets.is_empty() {
             enable_forwarding6(&survey.uplinks)?;
         }
-        match masquerade::apply6(&self.names, &wanted) {
-            Ok(()) => self.rules6 = Some(wanted),
-            Err(e) if wanted.outbound.is_empty() => {
+        match masquerade::apply6(&self.names, &subnets) {
+            Ok(()) => self.masqueraded6 = Some(subnets),
+            // Hosts without IPv6 have nothing to be cleared of but at the first time, when a daemon before this one may have had.
+            Err(e) if subnets.is_empty() => {
                 tracing::debug!(error = %e, "no table of IPv6 to be removed");
-                self.rules6 = Some(wanted);
+                self.masqueraded6 = Some(subnets);
             }
             Err(e) => {
-                self.rules6 = None;
-                report.notes.push(format!("containers are not connected to the outside by IPv6: {e}"));
+                self.masqueraded6 = None;
+                report.notes.push(format!("containers cannot reach the outside by IPv6: {e}"));
             }
         }
         Ok(())

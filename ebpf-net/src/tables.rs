@@ -5,7 +5,7 @@ use crate::{
     image::MapImage,
     layout::{
         Addr, Addr6, Backend, BackendKey, Endpoint, EndpointKey, EndpointKey6, Iface, Iface6, Namespace, Published,
-        PublishedKey, Settings,
+        Published6, PublishedKey, PublishedKey6, Settings,
     },
     report::Error,
 };
@@ -31,6 +31,8 @@ pub struct Tables {
     ifaces6: HashMap<MapData, u32, Iface6>,
     endpoints6: HashMap<MapData, EndpointKey6, Endpoint>,
     subnets6: LpmTrie<MapData, Addr6, u32>,
+    published6: HashMap<MapData, PublishedKey6, Published6>,
+    host_addrs6: HashMap<MapData, Addr6, u32>,
     /// What the maps hold; nobody else writes them.
     held: MapImage,
 }
@@ -63,6 +65,8 @@ impl Tables {
             ifaces6: typed(dir, "ifaces6")?,
             endpoints6: typed(dir, "endpoints6")?,
             subnets6: typed(dir, "subnets6")?,
+            published6: typed(dir, "published6")?,
+            host_addrs6: typed(dir, "host_addrs6")?,
             held: MapImage::default(),
         };
         tables.read_back()?;
@@ -88,6 +92,8 @@ impl Tables {
             ifaces6: hash_entries("ifaces6", &self.ifaces6)?,
             endpoints6: hash_entries("endpoints6", &self.endpoints6)?,
             subnets6: trie_entries("subnets6", &self.subnets6)?,
+            published6: hash_entries("published6", &self.published6)?,
+            host_addrs6: hash_entries("host_addrs6", &self.host_addrs6)?,
         };
         Ok(())
     }
@@ -118,19 +124,23 @@ impl Tables {
             w.put += 1;
         }
         put(&mut self.ifaces, "ifaces", &old.ifaces, &new.ifaces, &mut w)?;
+        put(&mut self.host_addrs6, "host_addrs6", &old.host_addrs6, &new.host_addrs6, &mut w)?;
         put(&mut self.subnets6, "subnets6", &old.subnets6, &new.subnets6, &mut w)?;
         put(&mut self.ifaces6, "ifaces6", &old.ifaces6, &new.ifaces6, &mut w)?;
         put(&mut self.endpoints6, "endpoints6", &old.endpoints6, &new.endpoints6, &mut w)?;
         put(&mut self.endpoints, "endpoints", &old.endpoints, &new.endpoints, &mut w)?;
         put(&mut self.published, "published", &old.published, &new.published, &mut w)?;
+        put(&mut self.published6, "published6", &old.published6, &new.published6, &mut w)?;
         put(&mut self.namespaces, "namespaces", &old.namespaces, &new.namespaces, &mut w)?;
 
         delete(&mut self.namespaces, "namespaces", &old.namespaces, &new.namespaces, &mut w)?;
+        delete(&mut self.published6, "published6", &old.published6, &new.published6, &mut w)?;
         delete(&mut self.published, "published", &old.published, &new.published, &mut w)?;
         delete(&mut self.endpoints, "endpoints", &old.endpoints, &new.endpoints, &mut w)?;
         delete(&mut self.endpoints6, "endpoints6", &old.endpoints6, &new.endpoints6, &mut w)?;
         delete(&mut self.ifaces6, "ifaces6", &old.ifaces6, &new.ifaces6, &mut w)?;
         delete(&mut self.subnets6, "subnets6", &old.subnets6, &new.subnets6, &mut w)?;
+        delete(&mut self.host_addrs6, "host_addrs6", &old.host_addrs6, &new.host_addrs6, &mut w)?;
         delete(&mut self.ifaces, "ifaces", &old.ifaces, &new.ifaces, &mut w)?;
         delete(&mut self.subnets, "subnets", &old.subnets, &new.subnets, &mut w)?;
         delete(&mut self.host_addrs, "host_addrs", &old.host_addrs, &new.host_addrs, &mut w)?;

@@ -6,8 +6,8 @@ use muster_model::{
     net::{Mac, Scope, Subnet},
     spec::{EndpointMode, PublishMode},
     view::{
-        LocalEndpoint, Names, Network6, NetworkView, NodeView, Published, PublishedKey, PublishedKey6, RemoteEndpoint,
-        Vip,
+        LocalEndpoint, Names, Network6, NetworkView, NodeView, Published, Published6, PublishedKey, PublishedKey6,
+        RemoteEndpoint, Vip,
     },
 };
 use std::{
@@ -178,7 +178,7 @@ fn add_local(view: &mut NodeView, e: &Endpoint) {
         }
     }
     if let Some((ip, _)) = e.v6 {
-        let to = |port| SocketAddrV6::new(ip, port, 0, 0);
+        let to = |port| Published6 { scope: e.scope, to: SocketAddrV6::new(ip, port, 0, 0) };
         view.published6.extend(e.published6.iter().map(|(key, port)| (*key, to(*port))));
     }
 }

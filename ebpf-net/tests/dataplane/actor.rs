@@ -7,7 +7,7 @@ use crate::lab::pattern;
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{fd::AsRawFd, unix::process::CommandExt},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -147,6 +147,7 @@ fn obey(words: &[&str], stream: &mut Option<Stream>) -> io::Result<String> {
         ["connects", to, n] => (0..number(n)?).try_for_each(|_| tcp(to, 1).map(drop)).map(|()| String::new()),
         ["datagrams", to, n] => datagrams(to, number(n)?),
         ["udp6", to, n] => udp6(to, number(n)?),
+        ["udpoptions", to, n] => udp_options(to, number(n)?),
         ["ping", to, n] => ping(to, number(n)?),
         ["stream", "start", to] => {
             *stream = Some(Stream::start(to)?);
@@ -158,6 +159,9 @@ fn obey(words: &[&str], stream: &mut Option<Stream>) -> io::Result<String> {
         }
         ["stream", "count"] => Ok(stream.as_ref().map_or(0, |s| s.echoed.load(Ordering::Acquire)).to_string()),
         ["stream", "stop"] => stream.take().ok_or(io::Error::other("no stream"))?.stop(),
+        ["toobig6", host, from, to, mtu] => {
+            too_big6(host, number(from)? as u16, number(to)? as u16, number(mtu)? as u16)
+        }
         ["toobig", host, from, to, mtu] => too_big(host, number(from)? as u16, number(to)? as u16, number(mtu)? as u16),
         ["frame", interface, hex] => frame(interface, &unhex(hex)),
         ["datagram", to, hex] => {
@@ -222,11 +226,12 @@ fn tcp(to: &str, n: usize) -> io::Result<String> {
 
 /// The same from a source port of our choice.
 fn tcp_from(port: u16, to: &str, n: usize) -> io::Result<String> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
-    let SocketAddr::V4(to) = address(to)? else { return Err(io::ErrorKind::Unsupported.into()) };
-    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    bind(fd.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
-    connect(fd.as_raw_fd(), &SockaddrIn::from(to))?;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
+    let to = address(to)?;
+    let family = if to.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(any_like(to), port)))?;
+    connect(fd.as_raw_fd(), &SockaddrStorage::from(to))?;
     converse(TcpStream::from(fd), n)
 }
 
@@ -248,7 +253,7 @@ fn converse(stream: TcpStream, n: usize) -> io::Result<String> {
 
 fn udp(port: u16, to: &str, n: usize, connected: bool) -> io::Result<String> {
     let to = address(to)?;
-    let socket = UdpSocket::bind(("0.0.0.0", port))?;
+    let socket = UdpSocket::bind((any_like(to), port))?;
     let data = pattern(0, n);
     if connected {
         socket.connect(to)?;
@@ -274,6 +279,32 @@ fn datagrams(to: &str, n: usize) -> io::Result<String> {
     Ok(first.unwrap_or_default())
 }
 
+fn any_like(to: SocketAddr) -> IpAddr {
+    if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
+/// A datagram that has destination options in front of its UDP header (RFC 3542, section 9): four bytes of padding.
+fn udp_options(to: &str, n: usize) -> io::Result<String> {
+    let socket = UdpSocket::bind("[::]:0")?;
+    let options = [0u8, 0, 1, 4, 0, 0, 0, 0];
+    // SAFETY: the descriptor is open, the option's value is that array.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IPV6,
+            libc::IPV6_DSTOPTS,
+            options.as_ptr().cast(),
+            options.len() as libc::socklen_t,
+        )
+    };
+    if set != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let data = pattern(0, n);
+    socket.send_to(&data, address(to)?)?;
+    udp_answer(&socket, &data)
+}
+
 /// An IPv6 socket that sends to an IPv4 address.
 fn udp6(to: &str, n: usize) -> io::Result<String> {
     let socket = UdpSocket::bind("[::]:0")?;
@@ -295,13 +326,15 @@ fn udp_answer(socket: &UdpSocket, data: &[u8]) -> io::Result<String> {
 
 /// ICMP echo with `n` bytes of data, over a raw socket.
 fn ping(to: &str, n: usize) -> io::Result<String> {
-    let to: Ipv4Addr = to.parse().map_err(io::Error::other)?;
+    let to: IpAddr = to.parse().map_err(io::Error::other)?;
     let id = (std::process::id() as u16).to_be_bytes();
-    let mut request = vec![8, 0, 0, 0, id[0], id[1], 0, 1];
+    // A raw socket of IPv4 gives us the IP header too; one of IPv6 makes and checks the sum (RFC 3542, section 3.1).
+    let (ask, answer, head) = if to.is_ipv6() { (128, 129, 0) } else { (8, 0, 20) };
+    let mut request = vec![ask, 0, 0, 0, id[0], id[1], 0, 1];
     request.extend(pattern(0, n));
     let sum = checksum(&request).to_be_bytes();
     request[2..4].copy_from_slice(&sum);
-    let socket = raw_icmp()?;
+    let socket = raw_icmp(to.is_ipv6())?;
     socket.set_read_timeout(Some(patience()))?;
     socket.connect((to, 0))?;
     socket.send(&request)?;
@@ -309,8 +342,8 @@ fn ping(to: &str, n: usize) -> io::Result<String> {
     let mut buffer = vec![0; 65536];
     while Instant::now() < deadline {
         let got = socket.recv(&mut buffer)?;
-        let reply = &buffer[..got];
-        if reply.len() >= 28 && reply[20] == 0 && reply[24..26] == id && reply[28..] == request[8..] {
+        let reply = buffer[..got].get(head..).unwrap_or_default();
+        if reply.len() >= 8 && reply[0] == answer && reply[4..6] == id && reply[8..] == request[8..] {
             return Ok(String::new());
         }
     }
@@ -333,18 +366,37 @@ fn too_big(host: &str, from: u16, to: u16, mtu: u16) -> io::Result<String> {
     message.extend(quoted);
     let sum = checksum(&message).to_be_bytes();
     message[2..4].copy_from_slice(&sum);
-    let socket = raw_icmp()?;
+    let socket = raw_icmp(false)?;
+    socket.connect((host, 0))?;
+    socket.send(&message)?;
+    Ok(String::new())
+}
+
+/// The same of IPv6 (RFC 8201).
+fn too_big6(host: &str, from: u16, to: u16, mtu: u16) -> io::Result<String> {
+    let host: Ipv6Addr = host.parse().map_err(io::Error::other)?;
+    let mut message = vec![2, 0, 0, 0, 0, 0];
+    message.extend(mtu.to_be_bytes());
+    message.extend([0x60, 0, 0, 0, 5, 0xaa, 17, 63]);
+    message.extend(host.octets());
+    message.extend(crate::lab::CLIENT6.parse::<Ipv6Addr>().map_err(io::Error::other)?.octets());
+    message.extend(from.to_be_bytes());
+    message.extend(to.to_be_bytes());
+    message.extend([0; 4]);
+    let socket = raw_icmp(true)?;
     socket.connect((host, 0))?;
     socket.send(&message)?;
     Ok(String::new())
 }
 
 /// A raw ICMP socket in the clothes of a UDP one: connect, send and recv are the same system calls.
-fn raw_icmp() -> io::Result<UdpSocket> {
+fn raw_icmp(v6: bool) -> io::Result<UdpSocket> {
     use std::os::fd::FromRawFd;
+    let (family, protocol) =
+        if v6 { (libc::AF_INET6, libc::IPPROTO_ICMPV6) } else { (libc::AF_INET, libc::IPPROTO_ICMP) };
     // SAFETY: the descriptor is new and nobody else's.
     unsafe {
-        let fd = libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_ICMP);
+        let fd = libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol);
         if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(UdpSocket::from_raw_fd(fd)) }
     }
 }
@@ -400,8 +452,9 @@ impl Stream {
 
     /// Datagrams one after the other, none of which may get lost: nothing sends them again.
     fn datagrams(to: &str) -> io::Result<Self> {
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        socket.connect(address(to)?)?;
+        let to = address(to)?;
+        let socket = UdpSocket::bind((any_like(to), 0))?;
+        socket.connect(to)?;
         let (stop, echoed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stop2, echoed2) = (stop.clone(), echoed.clone());
         let worker = thread::spawn(move || {

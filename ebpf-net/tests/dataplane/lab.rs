@@ -3,13 +3,16 @@
 use crate::actor::Actor;
 use muster_ebpf_net::{Attach, Config, DataPlane, Reason, Report, Surroundings};
 use muster_model::{
-    net::{Mac, Protocol, Scope, Subnet},
-    view::{LocalEndpoint, NetworkView, NodeView, Published, PublishedKey, RemoteEndpoint, Vip},
+    net::{Mac, Protocol, Scope, Subnet, Subnet6},
+    view::{
+        LocalEndpoint, Network6, NetworkView, NodeView, Published, Published6, PublishedKey, PublishedKey6,
+        RemoteEndpoint, Vip,
+    },
 };
 use std::{
     collections::BTreeMap,
     io::Write,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -20,6 +23,7 @@ use std::{
 
 /// The underlay address of the client outside.
 pub const CLIENT: &str = "192.168.50.100";
+pub const CLIENT6: &str = "fd50::100";
 pub const MTU: u16 = 1450;
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
@@ -44,6 +48,7 @@ struct Placed {
     key: String,
     scope: Scope,
     ip: Ipv4Addr,
+    ip6: Option<Ipv6Addr>,
     netns: PathBuf,
     ifname: String,
 }
@@ -60,6 +65,7 @@ pub struct Lab {
     placed: Vec<Placed>,
     pub vips: BTreeMap<(Scope, Ipv4Addr), Vip>,
     pub published: BTreeMap<PublishedKey, Published>,
+    pub published6: BTreeMap<PublishedKey6, Published6>,
     pub dns: BTreeMap<PathBuf, muster_ebpf_net::DnsPorts>,
 }
 
@@ -68,7 +74,7 @@ impl Lab {
         Self::with(hosts, Attach::Auto)
     }
 
-    /// Hosts 0, 1, ... with addresses 192.168.50.1, .2, ... and a client at .100, all on one bridge.
+    /// Hosts 0, 1, ... with addresses 192.168.50.1, .2, ... and a client at .100, all on one bridge; of IPv6, fd50::1 and so on.
     pub fn with(hosts: usize, attach: Attach) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
@@ -87,6 +93,7 @@ impl Lab {
             placed: Vec::new(),
             vips: BTreeMap::new(),
             published: BTreeMap::new(),
+            published6: BTreeMap::new(),
             dns: BTreeMap::new(),
         };
         let underlay = lab.add_namespace("-underlay");
@@ -117,11 +124,13 @@ impl Lab {
 
     fn join_underlay(&self, namespace: &str, address: &str) {
         let underlay = format!("{}-underlay", self.name);
-        let port = format!("p{}", address.rsplit('.').next().expect("has dots"));
+        let last = address.rsplit('.').next().expect("has dots");
+        let port = format!("p{last}");
         ip(
             &format!("-n {namespace}"),
             &format!(
-                "link add eth0 type veth peer name {port} netns {underlay}\naddr add {address}/24 dev eth0\nlink set eth0 up\n\
+                "link add eth0 type veth peer name {port} netns {underlay}\naddr add {address}/24 dev eth0\naddr add fd50::{last}/64 dev eth0 nodad\n\
+                 link set eth0 up\n\
                  route add default via 192.168.50.254\n"
             ),
         );
@@ -169,6 +178,21 @@ impl Lab {
         self.networks.entry(scope).or_insert(view)
     }
 
+    /// A network of one host with addresses of both families.
+    pub fn network6(&mut self, scope: Scope, subnet: &str, subnet6: &str) {
+        let subnet6: Subnet6 = subnet6.parse().expect("a valid subnet");
+        let network = self.network(scope, subnet);
+        network.mtu = 1500;
+        network.v6 = Some(Network6 { subnet: subnet6, gateway: subnet6.gateway() });
+    }
+
+    /// A container with addresses of both families.
+    pub fn container6(&mut self, host: usize, key: &str, scope: Scope, address: &str, address6: &str) {
+        self.container(host, key, scope, address);
+        let placed = self.placed.last_mut().expect("made just now");
+        placed.ip6 = Some(address6.parse().expect("an address"));
+    }
+
     /// A container: a namespace with one endpoint.
     pub fn container(&mut self, host: usize, key: &str, scope: Scope, address: &str) {
         self.add_namespace(key);
@@ -179,7 +203,7 @@ impl Lab {
     pub fn endpoint(&mut self, host: usize, key: &str, container: &str, scope: Scope, address: &str, ifname: &str) {
         let netns = self.netns(container);
         let ip = address.parse().expect("an address");
-        self.placed.push(Placed { host, key: key.into(), scope, ip, netns, ifname: ifname.into() });
+        self.placed.push(Placed { host, key: key.into(), scope, ip, ip6: None, netns, ifname: ifname.into() });
     }
 
     pub fn remove_endpoint(&mut self, key: &str) {
@@ -204,12 +228,19 @@ impl Lab {
         self.published.insert(key, Published { scope, backends });
     }
 
+    /// Publishes a port at an IPv6 address (`::` is all).
+    pub fn publish6(&mut self, protocol: Protocol, port: u16, host_ip: &str, scope: Scope, to: &str) {
+        let key = PublishedKey6 { protocol, port, host_ip: host_ip.parse().expect("an address") };
+        self.published6.insert(key, Published6 { scope, to: to.parse().expect("address:port") });
+    }
+
     /// What one host must know.
     pub fn view(&self, host: usize) -> NodeView {
         let mut view = NodeView {
             networks: self.networks.clone(),
             vips: self.vips.clone(),
             published: self.published.clone(),
+            published6: self.published6.clone(),
             ..NodeView::default()
         };
         for p in &self.placed {
@@ -217,7 +248,7 @@ impl Lab {
                 let endpoint = LocalEndpoint {
                     scope: p.scope,
                     ip: p.ip,
-                    ip6: None,
+                    ip6: p.ip6,
                     mac: Mac::of(p.ip),
                     netns: p.netns.clone(),
                     ifname: p.ifname.clone(),
@@ -295,6 +326,16 @@ impl Lab {
         let data = MapData::from_pin(pin).expect("the connection table is pinned");
         let map = Map::from_map_data(data).expect("a map");
         let table: HashMap<MapData, [u8; 20], [u8; 48]> = map.try_into().expect("its key and value");
+        table.keys().count()
+    }
+
+    /// As [`Lab::connections`], of IPv6.
+    pub fn connections6(&self, host: usize) -> usize {
+        use aya::maps::{HashMap, Map, MapData};
+        let pin = self.bpffs_dir(host).join("maps_2").join("conns6");
+        let data = MapData::from_pin(pin).expect("the connection table is pinned");
+        let map = Map::from_map_data(data).expect("a map");
+        let table: HashMap<MapData, [u8; 44], [u8; 80]> = map.try_into().expect("its key and value");
         table.keys().count()
     }
 

@@ -32,11 +32,16 @@ fn streams_survive(first: Attach, second: Attach) {
     lab.vip(NET, "10.1.0.200", &["10.1.0.12"]);
     lab.publish(Protocol::Tcp, 8080, NET, &["10.1.0.12:80"]);
     lab.publish(Protocol::Udp, 5353, NET, &["10.1.0.12:53"]);
+    let six = Scope::local(6);
+    lab.network6(six, "172.30.0.0/24", "fd00:6::/64");
+    lab.container6(0, "d", six, "172.30.0.2", "fd00:6::d");
+    lab.publish6(Protocol::Tcp, 8080, "::", six, "[fd00:6::d]:80");
+    lab.publish6(Protocol::Udp, 5353, "::", six, "[fd00:6::d]:53");
     lab.sync_all();
-    let mut servers = [(0, "b"), (1, "c")].map(|(host, name)| lab.inside(host, name));
+    let mut servers = [(0, "b"), (1, "c"), (0, "d")].map(|(host, name)| lab.inside(host, name));
     for server in &mut servers {
-        server.must("listen tcp 0.0.0.0:80 s");
-        server.must("listen udp 0.0.0.0:53 s");
+        server.must("listen tcp [::]:80 s");
+        server.must("listen udp [::]:53 s");
     }
     let ingress = host_ip(0);
     let mut clients = [
@@ -47,6 +52,8 @@ fn streams_survive(first: Attach, second: Attach) {
         (lab.inside(0, "a"), "datagrams 10.1.0.11:53".to_owned()),
         (lab.unseen("a"), "datagrams 10.1.0.200:53".to_owned()),
         (lab.client(), format!("datagrams {ingress}:5353")),
+        (lab.client(), "start [fd50::1]:8080".to_owned()),
+        (lab.client(), "datagrams [fd50::1]:5353".to_owned()),
     ];
     for (client, what) in &mut clients {
         client.must(&format!("stream {what}"));

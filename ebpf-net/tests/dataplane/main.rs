@@ -2,6 +2,7 @@
 //! program that sends or receives is a process of its own.
 
 mod actor;
+mod ipv6;
 mod lab;
 mod lifecycle;
 mod networks;

@@ -24,8 +24,8 @@ pub struct NodeView {
     pub vips: BTreeMap<(Scope, Ipv4Addr), Vip>,
     /// Ports that this host answers from outside, by (protocol, port).
     pub published: BTreeMap<PublishedKey, Published>,
-    /// The same at IPv6 addresses: each leads to one container of this host.
-    pub published6: BTreeMap<PublishedKey6, SocketAddrV6>,
+    /// The same at IPv6 addresses.
+    pub published6: BTreeMap<PublishedKey6, Published6>,
 }
 
 /// One network as this host sees it.
@@ -108,6 +108,13 @@ pub struct Published {
     pub scope: Scope,
     /// Container address and port of each backend, local and remote. Empty: connections are refused.
     pub backends: Vec<SocketAddrV4>,
+}
+
+/// Where connections to a port published at an IPv6 address go: to one container of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published6 {
+    pub scope: Scope,
+    pub to: SocketAddrV6,
 }
 
 /// What the DNS server answers to containers of one network (names lower case, without a trailing dot).
