@@ -116,11 +116,14 @@ flows() {
 }
 # whole_ps: `docker ps` on the cluster endpoint beside that of one host, 100 containers on each of three
 whole_ps() {
-  local h i whole="$W/h1/run/docker-cluster.sock" one
+  local h i whole="$W/h1/run/docker-cluster.sock" one starts
   one=$(docker_sock 1)
   for h in 1 2 3; do
     for i in $(seq 10); do
-      for i in $(seq 10); do D $h run -d "$image" sleep 100000 >/dev/null & done; wait
+      starts=()
+      # By name: the daemons are children of this shell as well.
+      for i in $(seq 10); do D $h run -d "$image" sleep 100000 >/dev/null & starts+=($!); done
+      wait "${starts[@]}"
     done
     [ "$(D $h ps -q | wc -l)" -ge 100 ] || die "host $h does not run 100 containers"
   done

@@ -52,8 +52,10 @@ engine_part() {
   D 1 run -d --name ex "$image" sleep 100000 >/dev/null || exit 1
   [ $peer = 0 ] || D $alone run -d --name ex "$image" sleep 100000 >/dev/null || exit 1
   both "$n" "exec ex true"
-  row "\`docker exec\` true, ms" "$mine" "$theirs" "<= \`runc exec\` + 10 ms"
+  row "\`docker exec\` true, ms" "$mine" "$theirs"
+  api_exec
   runc_exec
+  runc_run
   D 1 rm -f ex >/dev/null; [ $peer = 0 ] || D $alone rm -f ex >/dev/null
 
   step "logs and pull"
@@ -76,11 +78,12 @@ engine_part() {
   mkdir -p "$W"
 }
 
-# api_phases: where the time of `run` goes, call by call, without the client
+# api_phases: where the time of `run` goes, call by call, without the client; sets api_all
 api_phases() {
   local out sockets=("$(docker_sock 1)") i name
   [ $peer = 0 ] || sockets+=("$(docker_sock $alone)")
   out=$(m phases "$n" "$image" "${sockets[@]}") || exit 1
+  api_all=$(awk 'NR == 1 { print $5 }' <<<"$out")
   i=1
   for name in create start wait remove "all four"; do
     row "API of one container that runs true: $name, ms, median" "$(awk -v i=$i 'NR == 1 { print $i }' <<<"$out")" "$(awk -v i=$i 'NR == 2 { print $i }' <<<"$out")"
@@ -96,6 +99,14 @@ api_ask() {
   row "$2" "$(awk 'NR == 1 { print $1 " / " $2 }' <<<"$out")" "$(awk 'NR == 2 { print $1 " / " $2 }' <<<"$out")" "$3"
 }
 
+# api_exec: the same over the API, without the client's own start
+api_exec() {
+  local out where=("$(docker_sock 1)" ex)
+  [ $peer = 0 ] || where+=("$(docker_sock $alone)" ex)
+  out=$(m execs "$n" "${where[@]}") || exit 1
+  row "API of one exec of true, ms" "$(awk 'NR == 1 { print $1 " / " $2 }' <<<"$out")" "$(awk 'NR == 2 { print $1 " / " $2 }' <<<"$out")" "<= \`runc exec\` + 10 ms"
+}
+
 # runc_exec: the same by the runtime alone
 runc_exec() {
   local a b= id
@@ -106,6 +117,18 @@ runc_exec() {
     b=$(m rounds "$n" "runc --root $W/h$alone/run/docker/runtime-runc/moby exec $id true") || exit 1
   fi
   row "\`runc exec\` true in the same container, ms" "$(awk '{ print $1 " / " $2 }' <<<"$a")" "$(awk '{ print $1 " / " $2 }' <<<"$b")"
+}
+
+# runc_run: what the runtime alone takes for a container that runs true, in the network and on the files of `ex`; the rest of
+# the API's time for one is the engine's own
+runc_run() {
+  local id bundle=$W/bundle out
+  id=$(D 1 inspect -f '{{.Id}}' ex); mkdir -p "$bundle"
+  jq '.process.args = ["true"] | .process.terminal = false | .linux.cgroupsPath += "-alone" | del(.hooks)' \
+    "$W/h1/run/shims/c/$id/config.json" >"$bundle/config.json" || die "the configuration of a container is not where it was"
+  out=$(m rounds "$n" "runc --root $W/runc run --bundle $bundle alone") || exit 1
+  row "\`runc run\` of the same container alone, ms" "$(awk '{ print $1 " / " $2 }' <<<"$out")" ""
+  row "the engine's own share of one container: the API's median less that of \`runc run\`, ms" "$(awk -v all="$api_all" '{ printf "%.1f", all - $2 }' <<<"$out")" "" "<= 15"
 }
 
 # chatty: a container that logs 100 MB in lines of 100 bytes, from its start to its end
@@ -123,6 +146,14 @@ SCRIPT
   out=$(m rounds 3 "${cmds[@]}") || exit 1
   row "a container that logs 100 MB in lines of 100 bytes, start to end, ms" \
     "$(awk 'NR == 1 { print $1 " / " $2 }' <<<"$out")" "$(awk 'NR == 2 { print $1 " / " $2 }' <<<"$out")" "<= 1/3 of dockerd"
+}
+
+# unpacking: the layer of that image, from its bytes to a folder, beside its decompressor alone
+unpacking() {
+  local out
+  out=$("$BIN/examples/unpack" "$W/big/layer.tar.gz" 5 "$W") || exit 1
+  row "its layer unpacked, digest checked (in the other column: the decompressor alone), ms" \
+    "$(awk 'NR == 2 { print $1 " / " $2 }' <<<"$out")" "$(awk 'NR == 1 { print $1 " / " $2 }' <<<"$out")" "<= 1.3x"
 }
 
 # big_image: an image of one layer, 100 MB unpacked and about 75 MB in the registry
@@ -157,4 +188,5 @@ big_pull() {
   done
   for h in 1 $alone; do took[$h]=$(sed '/^$/d' <<<"${took[$h]}" | sort -n | paste -sd' ' | awk 'NF { print $1 " / " $2 }'); done
   row "pull of a 100 MB image from a registry on this machine, ms" "${took[1]}" "${took[$alone]}" "<= 1/3 of dockerd"
+  unpacking
 }

@@ -3,6 +3,7 @@
   rounds N COMMAND...              milliseconds of each command (shell words in one argument), interleaved: MIN MEDIAN P90
   phases N IMAGE SOCKET...         milliseconds of each Docker API call of a container that runs `true`, interleaved:
                                    medians of CREATE START WAIT REMOVE SUM
+  execs N (SOCKET CONTAINER)...    milliseconds of `true` by the Docker API's exec (create, start, end of output), interleaved: MIN MEDIAN
   ask N PATH SOCKET...             milliseconds of GET PATH of the Docker API, interleaved: MIN MEDIAN
   memory PID...                    KiB of all of them together: RSS PSS
   settle SECONDS PID               waits until the process is idle (RSS steady, next to no CPU), at most SECONDS; its RSS PSS
@@ -95,6 +96,33 @@ def phases(n, image, *sockets):
                 seen[k].append(times)
     for rows in seen:
         print(" ".join(f"{rank(column, 0.5):.1f}" for column in zip(*rows)))
+
+
+def exec_time(path, container):
+    """Of one exec; its start takes the connection over, so each has a new one."""
+    conn = UnixHttp(path)
+    began = time.perf_counter()
+    made = call(conn, "POST", f"/containers/{container}/exec", {"Cmd": ["true"], "AttachStdout": True})
+    conn.request("POST", f"/exec/{made['Id']}/start", json.dumps({"Detach": False}), {"Content-Type": "application/json"})
+    conn.getresponse().read()
+    took = (time.perf_counter() - began) * 1000
+    conn.close()
+    code = call(UnixHttp(path), "GET", f"/exec/{made['Id']}/json")["ExitCode"]
+    if code != 0:
+        sys.exit(f"exec in {container} ended with {code}")
+    return took
+
+
+def execs(n, *where):
+    pairs = list(zip(where[::2], where[1::2]))
+    seen = [[] for _ in pairs]
+    for i in range(int(n) + 1):
+        for k, (path, container) in enumerate(pairs):
+            took = exec_time(path, container)
+            if i > 0:
+                seen[k].append(took)
+    for times in seen:
+        print(f"{min(times):.1f} {rank(times, 0.5):.1f}")
 
 
 def ask(n, path, *sockets):
@@ -197,7 +225,7 @@ def ratio(a, b):
 
 
 COMMANDS = {
-    "rounds": rounds, "phases": phases, "ask": ask, "memory": memory, "settle": settle, "pids": pids,
+    "rounds": rounds, "phases": phases, "execs": execs, "ask": ask, "memory": memory, "settle": settle, "pids": pids,
     "echo-serve": echo_serve, "echo-ask": echo_ask, "ratio": ratio,
 }
 

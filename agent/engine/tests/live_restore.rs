@@ -83,8 +83,7 @@ async fn child_that_hosts_a_hundred() {
 
 fn record(host: &Host, name: &str) -> serde_json::Value {
     let folders = fs::read_dir(host.dir.join("data/containers")).expect("folder").flatten();
-    let records = folders.filter_map(|e| serde_json::from_slice(&fs::read(e.path().join("record.json")).ok()?).ok());
-    records.into_iter().find(|r: &serde_json::Value| r["name"] == name).expect("its record")
+    folders.filter_map(|e| common::record_in(&e.path())).find(|r| r["name"] == name).expect("its record")
 }
 
 fn root_of(pid: i64) -> PathBuf {

@@ -124,11 +124,9 @@ async fn after_kill_9_the_next_engine_takes_up_what_runs_and_records_what_ended(
     let mut child = spawn(&host, "child_that_hosts_an_engine");
     let pids = |name: &str| {
         let folder = host.dir.join("data/containers");
-        let records = std::fs::read_dir(folder)
-            .expect("folder")
-            .map(|e| std::fs::read(e.expect("entry").path().join("record.json")).expect("record"));
-        let records: Vec<serde_json::Value> = records.map(|r| serde_json::from_slice(&r).expect("JSON")).collect();
-        records.iter().find(|r| r["name"] == name).expect("there")["state"]["pid"].as_i64().expect("pid")
+        let entries = std::fs::read_dir(folder).expect("folder").flatten();
+        let record = entries.filter_map(|e| common::record_in(&e.path())).find(|r| r["name"] == name).expect("there");
+        record["state"]["pid"].as_i64().expect("pid")
     };
     let (long, brief, selfless, always) = (pids("long"), pids("brief"), pids("selfless"), pids("always"));
     child.kill().expect("killed");
@@ -262,16 +260,20 @@ async fn a_record_that_cannot_be_read_hides_no_other_and_loses_nothing() {
     let before = pid(&engine, "odd").await;
     engine.shutdown().await;
     drop(engine);
-    let record = host.dir.join("data/containers").join(&id).join("record.json");
-    let whole = std::fs::read(&record).expect("record");
-    std::fs::write(&record, &whole[..whole.len() / 2]).expect("cut");
+    let files = ["record.json", "recent.json"].map(|name| host.dir.join("data/containers").join(&id).join(name));
+    let whole = files.each_ref().map(|file| std::fs::read(file).expect("record"));
+    for (file, whole) in files.iter().zip(&whole) {
+        std::fs::write(file, &whole[..whole.len() / 2]).expect("cut");
+    }
     let engine = host.open().await;
     assert_eq!(state(&engine, "fine").await, "running");
     assert!(engine.container_inspect("odd", false).await.is_err());
     assert!(root_of(before).join("tmp").exists(), "it still runs");
     engine.shutdown().await;
     drop(engine);
-    std::fs::write(&record, &whole).expect("mended");
+    for (file, whole) in files.iter().zip(&whole) {
+        std::fs::write(file, whole).expect("mended");
+    }
     let engine = host.open().await;
     assert_eq!((state(&engine, "odd").await, pid(&engine, "odd").await), ("running".to_owned(), before));
     host.finish(engine).await;

@@ -51,6 +51,8 @@ pub use digest::{Digest, InvalidDigest};
 pub use distribution::Distribution;
 pub use error::{Error, Result};
 pub use image::{HistoryEntry, Image, Layer};
+#[doc(hidden)]
+pub use layer::time_of_unpacking;
 pub use load::{Import, Loaded};
 pub use platform::{InvalidPlatform, Platform};
 pub use progress::{Progress, Status};

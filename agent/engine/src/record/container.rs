@@ -2,7 +2,7 @@
 //!
 //! Secrets never get here: they reach a container as files of a tmpfs that somebody else fills.
 
-use super::{Durability, FILE, durable};
+use super::{Durability, FILE, RECENT, durable};
 use muster_model::{
     AttachmentId, Timestamp,
     engine::{ContainerConfig, Health, HostConfig},
@@ -223,10 +223,14 @@ impl Record {
     /// # Errors
     /// Those of the disk; the old record stays then.
     pub fn write(&self, folder: &Path, durability: Durability) -> Result<(), durable::Error> {
-        let path = folder.join(FILE);
+        let (path, recent) = (folder.join(FILE), folder.join(RECENT));
         let versioned = Self { version: VERSION, ..self.clone() };
         let bytes = serde_json::to_vec(&versioned).map_err(|e| durable::Error::at("encode", &path)(e.into()))?;
-        durable::write(&path, &bytes, durability)
+        match durability {
+            Durability::Process => durable::write(&recent, &bytes, durability),
+            // Who dies half-way finds the older state, which is whole.
+            Durability::Power => durable::supersede(&path, &bytes, &recent),
+        }
     }
 
     /// Reads the record of a container's folder; `None` when there is none.
@@ -234,12 +238,26 @@ impl Record {
     /// # Errors
     /// [`ReadError`].
     pub fn read(folder: &Path) -> Result<Option<Self>, ReadError> {
-        let path = folder.join(FILE);
-        let Some(bytes) = durable::read(&path)? else { return Ok(None) };
+        if !folder.join(FILE).try_exists().map_err(durable::Error::at("look for", folder))? {
+            return Ok(None);
+        }
+        match Self::read_file(&folder.join(RECENT)) {
+            Ok(Some(recent)) => return Ok(Some(recent)),
+            Ok(None) => {}
+            Err(error @ ReadError::Json { .. }) => {
+                tracing::info!(%error, "the last state of a container did not survive; the one before it is taken");
+            }
+            Err(error) => return Err(error),
+        }
+        Self::read_file(&folder.join(FILE))
+    }
+
+    fn read_file(path: &Path) -> Result<Option<Self>, ReadError> {
+        let Some(bytes) = durable::read(path)? else { return Ok(None) };
         let record: Self =
-            serde_json::from_slice(&bytes).map_err(|source| ReadError::Json { path: path.clone(), source })?;
+            serde_json::from_slice(&bytes).map_err(|source| ReadError::Json { path: path.to_owned(), source })?;
         if record.version > VERSION {
-            return Err(ReadError::Newer { path, found: record.version });
+            return Err(ReadError::Newer { path: path.to_owned(), found: record.version });
         }
         Ok(Some(record))
     }
@@ -278,6 +296,23 @@ mod tests {
         record.write(dir.path(), Durability::Power).expect("written");
         let read = Record::read(dir.path()).expect("readable").expect("there");
         assert_eq!(read, Record { version: VERSION, ..record });
+    }
+
+    #[test]
+    fn what_was_not_flushed_is_newer_and_hides_nothing_where_it_is_damaged() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let named = |name: &str| Record { name: name.into(), ..sample() };
+        let read = || Record::read(dir.path()).expect("readable").map(|r| r.name);
+        named("early").write(dir.path(), Durability::Process).expect("written");
+        assert_eq!(read(), None, "nothing that was promised");
+        named("flushed").write(dir.path(), Durability::Power).expect("written");
+        assert_eq!(read().as_deref(), Some("flushed"));
+        named("recent").write(dir.path(), Durability::Process).expect("written");
+        assert_eq!(read().as_deref(), Some("recent"));
+        std::fs::write(dir.path().join(RECENT), "").expect("as a power cut leaves it");
+        assert_eq!(read().as_deref(), Some("flushed"));
+        named("again").write(dir.path(), Durability::Power).expect("written");
+        assert!(!dir.path().join(RECENT).exists());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// The death of the process: the page cache is enough. For what another file says too, or what a power cut ends anyway.
+    /// A power cut may leave the file empty, also where it replaced one that was flushed (ext4 with `noauto_da_alloc`, XFS).
     Process,
     /// A power cut: the file and its folder are flushed.
     Power,
@@ -39,6 +40,29 @@ pub const TEMPORARY: &str = ".tmp";
 /// # Errors
 /// [`Error`], for instance of a full disk; the temporary file is removed then.
 pub fn write(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), Error> {
+    rename_into(path, bytes, durability)?;
+    flush_folder_of(path, durability)
+}
+
+/// Puts `bytes` at `path`, as [`write`] with [`Durability::Power`], and removes a file of the same folder that they make
+/// obsolete. Who dies in between leaves both.
+///
+/// # Errors
+/// [`Error`].
+pub fn supersede(path: &Path, bytes: &[u8], obsolete: &Path) -> Result<(), Error> {
+    rename_into(path, bytes, Durability::Power)?;
+    remove_file(obsolete)?;
+    flush_folder_of(path, Durability::Power)
+}
+
+fn flush_folder_of(path: &Path, durability: Durability) -> Result<(), Error> {
+    match (durability, path.parent()) {
+        (Durability::Power, Some(folder)) => flush_folder(folder),
+        _ => Ok(()),
+    }
+}
+
+fn rename_into(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), Error> {
     // Unlike every other name, so that two writers of one file do not meet in it.
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut name = path.as_os_str().to_owned();
@@ -48,11 +72,7 @@ pub fn write(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), Er
         .and_then(|()| fs::rename(&temporary, path).map_err(Error::at("rename", path)))
         .inspect_err(|_| {
             let _ = fs::remove_file(&temporary); // Best effort: the start-up sweep takes what stays.
-        })?;
-    match (durability, path.parent()) {
-        (Durability::Power, Some(folder)) => flush_folder(folder),
-        _ => Ok(()),
-    }
+        })
 }
 
 fn write_temporary(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), Error> {

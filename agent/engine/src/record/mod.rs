@@ -9,3 +9,5 @@ pub(crate) use durable::Durability;
 
 /// Name of the record in a container's or volume's folder.
 pub(crate) const FILE: &str = "record.json";
+/// Name of a container's last state where it was not flushed; it stands beside the flushed one, for a power cut may spoil it.
+const RECENT: &str = "recent.json";

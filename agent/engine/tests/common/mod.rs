@@ -82,10 +82,15 @@ impl Host {
     }
 
     pub async fn config(&self) -> EngineConfig {
-        let images = Store::open(&self.dir.join("images")).expect("store");
+        self.config_at(&self.dir).await
+    }
+
+    /// With what survives a reboot below another folder.
+    pub async fn config_at(&self, disk: &Path) -> EngineConfig {
+        let images = Store::open(&disk.join("images")).expect("store");
         let runtime = Arc::new(self.runtime().await);
         let mut config = EngineConfig::new(
-            self.dir.join("data"),
+            disk.join("data"),
             self.dir.join("run"),
             runtime,
             images,
@@ -166,6 +171,12 @@ impl Drop for Host {
             let _ = nix::mount::umount2(mount.as_str(), nix::mount::MntFlags::MNT_DETACH);
         }
     }
+}
+
+/// What the engine has noted of a container last, in the container's folder.
+pub fn record_in(folder: &Path) -> Option<serde_json::Value> {
+    let read = |name: &str| fs::read(folder.join(name)).ok();
+    serde_json::from_slice(&read("recent.json").or_else(|| read("record.json"))?).ok()
 }
 
 /// A tar of a root file system with busybox and a few files.
