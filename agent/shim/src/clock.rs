@@ -22,6 +22,43 @@ pub fn format(ns: i64) -> [u8; TEXT_LEN] {
     out
 }
 
+/// Gives out times of which no two are the same, so that a reader of a log can go on behind any entry.
+#[derive(Debug, Clone)]
+pub struct Unique {
+    ns: i64,
+    text: [u8; TEXT_LEN],
+}
+
+impl Unique {
+    /// A clock that was set back by more than this is followed.
+    const SLACK: i64 = NS;
+
+    pub fn new() -> Self {
+        Self { ns: i64::MIN, text: format(0) }
+    }
+
+    /// `now_ns`, or where that was given out already the next nanosecond.
+    pub fn at(&mut self, now_ns: i64) -> &[u8; TEXT_LEN] {
+        let next = self.ns.saturating_add(1);
+        if now_ns >= next || next.saturating_sub(now_ns) > Self::SLACK {
+            (self.ns, self.text) = (now_ns, format(now_ns));
+        } else {
+            self.ns = next;
+            match next.rem_euclid(NS) {
+                0 => self.text = format(next),
+                nanos => digits(&mut self.text[20..29], nanos),
+            }
+        }
+        &self.text
+    }
+}
+
+impl Default for Unique {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Nanoseconds since 1970 of an RFC 3339 time with any number of fraction digits and any offset.
 pub fn parse(text: &str) -> Option<i64> {
     let bytes = text.as_bytes();
@@ -117,6 +154,18 @@ mod tests {
             let ns = day * 86_400 * NS + 86_399 * NS + 1;
             assert_eq!(parse(&text(ns)), Some(ns));
         }
+    }
+
+    #[test]
+    fn no_two_lines_of_a_log_have_the_same_time_and_a_clock_that_was_set_back_is_followed() {
+        let start = 1_700_000_000 * NS - 2;
+        let mut unique = Unique::new();
+        let mut at = |now: i64| String::from_utf8(unique.at(now).to_vec()).expect("ASCII");
+        let given: Vec<_> = (0..4).map(|_| at(start)).collect();
+        assert_eq!(given, (0..4).map(|n| text(start + n)).collect::<Vec<_>>());
+        assert_eq!(at(start + 1), text(start + 4));
+        assert_eq!(at(start + 9), text(start + 9));
+        assert_eq!(at(start - 3600 * NS), text(start - 3600 * NS));
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub struct Log {
     /// At work on the file that was rotated away last.
     compressor: Option<Child>,
     buffer: Vec<u8>,
+    times: clock::Unique,
     /// The file may end within a line: begin with a newline.
     torn: bool,
     /// A failure has been reported and nothing was written since: the report itself must not fill a disk.
@@ -46,8 +47,8 @@ impl Log {
     /// Opens the log for appending; a line that a crash cut off is ended first.
     pub fn open(path: &Path, rotation: Rotation) -> io::Result<Log> {
         let (file, size, torn) = open(path)?;
-        let (path, buffer) = (path.to_path_buf(), Vec::new());
-        Ok(Log { path, file, size, rotation, compressor: None, buffer, torn, failing: false })
+        let (path, buffer, times) = (path.to_path_buf(), Vec::new(), clock::Unique::new());
+        Ok(Log { path, file, size, rotation, compressor: None, buffer, times, torn, failing: false })
     }
 
     /// Opens the file by its name again.
@@ -56,8 +57,8 @@ impl Log {
         Ok(())
     }
 
-    /// Adds one entry; [`Log::flush`] writes it.
-    pub fn entry(&mut self, stderr: bool, line: &[u8], time: &[u8; clock::TEXT_LEN]) {
+    /// Adds one entry that came at a time, in nanoseconds since 1970; [`Log::flush`] writes it.
+    pub fn entry(&mut self, stderr: bool, line: &[u8], now_ns: i64) {
         if self.rotation.max_size.is_some_and(|max| self.size + self.buffer.len() as u64 >= max) {
             self.flush();
             self.rotate();
@@ -66,7 +67,7 @@ impl Log {
         escape(&mut self.buffer, line);
         self.buffer.extend_from_slice(if stderr { b"\",\"stream\":\"stderr" } else { b"\",\"stream\":\"stdout" });
         self.buffer.extend_from_slice(b"\",\"time\":\"");
-        self.buffer.extend_from_slice(time);
+        self.buffer.extend_from_slice(self.times.at(now_ns));
         self.buffer.extend_from_slice(b"\"}\n");
         if self.buffer.len() >= FLUSH {
             self.flush();

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use muster_shim::clock;
 use muster_shim::record::Record;
 use muster_shim::wire::{self, ErrorCode, Phase};
 
@@ -317,8 +316,8 @@ impl Monitor {
 
     fn deliver(&mut self, index: usize, bytes: &[u8]) {
         if let Some(log) = &mut self.log {
-            let time = clock::format(sys::now_ns());
-            self.lines[index].push(bytes, |line| log.entry(index == 1, line, &time));
+            let now = sys::now_ns();
+            self.lines[index].push(bytes, |line| log.entry(index == 1, line, now));
             log.flush();
         }
         let (kind, flag) = [(wire::STDOUT, wire::ATTACH_STDOUT), (wire::STDERR, wire::ATTACH_STDERR)][index];
@@ -467,9 +466,9 @@ impl Monitor {
         let Some((_, record)) = &self.ended else { return };
         self.streams.outputs = [None, None];
         if let Some(log) = &mut self.log {
-            let time = clock::format(sys::now_ns());
+            let now = sys::now_ns();
             for (index, lines) in self.lines.iter_mut().enumerate() {
-                lines.finish(|line| log.entry(index == 1, line, &time));
+                lines.finish(|line| log.entry(index == 1, line, now));
             }
             log.flush();
         }

@@ -39,7 +39,7 @@ pub(super) struct Source {
     pending: Vec<u8>,
     /// Of the last entry that was met.
     last_ns: i64,
-    /// Entries before this time were met in a file that has been compressed since.
+    /// Entries up to this time were met in a file that has been compressed since: no two have the same time.
     met_until_ns: i64,
 }
 
@@ -111,7 +111,7 @@ impl Source {
             Stream::Stdout => self.options.stdout,
             Stream::Stderr => self.options.stderr,
         };
-        stream && entry.time_ns >= self.met_until_ns && self.options.since_ns.is_none_or(|since| entry.time_ns >= since)
+        stream && entry.time_ns > self.met_until_ns && self.options.since_ns.is_none_or(|since| entry.time_ns >= since)
     }
 
     /// Moves on to the next newer file; false when the current one is the newest.
@@ -128,11 +128,11 @@ impl Source {
             return Ok(self.current.is_some());
         };
         let Some((next, found_by_time)) = successor(&self.path, current, self.last_ns)? else { return Ok(false) };
+        // The shim renames before it writes to the new file, so what the old one holds now is all that it will ever hold.
+        while self.read_chunk(batch)? > 0 {}
         if found_by_time {
             self.met_until_ns = self.last_ns;
         }
-        // The shim renames before it writes to the new file, so what the old one holds now is all that it will ever hold.
-        while self.read_chunk(batch)? > 0 {}
         self.switch(next);
         Ok(true)
     }
