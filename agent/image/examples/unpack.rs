@@ -3,7 +3,6 @@
 
 use flate2::read::GzDecoder;
 use muster_image::{Digest, Store, time_of_unpacking};
-use sha2::{Digest as _, Sha256};
 use std::{
     env,
     error::Error,
@@ -39,7 +38,7 @@ fn decompressed(layer: &Path) -> io::Result<impl Read> {
 }
 
 fn diff_id(layer: &Path) -> Result<Digest, Box<dyn Error>> {
-    let mut hash = Sha256::new();
-    io::copy(&mut decompressed(layer)?, &mut hash)?;
-    Ok(Digest::parse(&format!("sha256:{}", hex::encode(hash.finalize())))?)
+    let mut plain = Vec::new();
+    decompressed(layer)?.read_to_end(&mut plain)?;
+    Ok(Digest::of(&plain))
 }
