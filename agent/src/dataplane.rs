@@ -348,6 +348,7 @@ fn endpoints_of(sandbox: &Sandbox) -> Vec<view::Endpoint> {
         gateway: e.gateway,
         internal: e.internal,
         isolated: e.isolated,
+        routed: e.routed,
         mtu: u16::try_from(e.mtu).unwrap_or(u16::MAX),
         v6: e.v6,
         ip: e.ip,

@@ -163,7 +163,8 @@ outlined conn_open(struct packet *p, u32 met, struct conn *to, int keep_port, u3
 }
 
 /* A client outside reached a container of ours through another node's tunnel: its replies go back that way, for that
- * node holds the translation. -1: another living connection has these very addresses and ports. */
+ * node holds the translation. Or a container reaches out with its own address (scope outside, vtep 0): what comes back is
+ * expected. -1: another living connection has these very addresses and ports. */
 outlined conn_learn_via(struct packet *p, u32 scope, u32 vtep)
 {
     if (!p)
@@ -184,4 +185,20 @@ outlined conn_learn_via(struct packet *p, u32 scope, u32 vtep)
     struct conn via = { .seen = now, .saddr = p->daddr, .daddr = p->saddr, .sport = p->dport, .dport = p->sport,
                         .scope = scope, .vtep = vtep, .action = CONN_VIA };
     return map_update(&conns, &key, &via, 0) ? -1 : 0;
+}
+
+/* Whether a container of ours began what this packet from outside belongs to. */
+outlined conn_expects(struct packet *p)
+{
+    if (!p)
+        return 0;
+    struct conn_key key, none;
+    conn_key_of(&key, p, SCOPE_OUTSIDE, DIR_REPLY);
+    struct conn *c = conn_find(&key);
+    if (!c)
+        return 0;
+    conn_note(&key, c, p, DIR_REPLY, &none);
+    if ((c->state & CONN_FINISHED) == CONN_FINISHED)
+        map_delete(&conns, &key);
+    return 1;
 }

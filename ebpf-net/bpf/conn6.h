@@ -20,10 +20,14 @@ inline struct conn6 *conn6_find(struct conn6_key *key)
 }
 
 /* As conn_note: `other` is the partner's key afterwards. */
-inline void conn6_note(struct conn6_key *key, struct conn6 *c, struct packet6 *p, struct conn6_key *other)
+inline void conn6_note(struct conn6_key *key, struct conn6 *c, struct packet6 *p, u8 dir, struct conn6_key *other)
 {
     struct conn_event e;
-    conn_hear(&e, &c->c, &p->p, key->dir);
+    conn_hear(&e, &c->c, &p->p, dir);
+    if (c->c.action == CONN_VIA) {
+        conn_mark(&c->c, &e);
+        return;
+    }
     *other = (struct conn6_key){ .scope = c->c.scope, .saddr = c->daddr, .daddr = c->saddr, .sport = c->c.dport,
                                  .dport = c->c.sport, .proto = key->proto, .dir = !key->dir };
     if (!e.news)
@@ -73,4 +77,39 @@ outlined conn6_open(struct packet6 *p, u32 met, struct published6 *pub, struct a
     c.c.action = CONN_ENDPOINT;
     conn6_key_of(&key, p, met, DIR_FORWARD);
     return map_update(&conns6, &key, &c, 0) ? -1 : 0;
+}
+
+/* As conn_learn_via: a container reaches out with its own address. */
+outlined conn6_learn(struct packet6 *p)
+{
+    if (!p)
+        return -1;
+    struct conn6_key key = { .scope = SCOPE_OUTSIDE, .saddr = p->daddr, .daddr = p->saddr, .sport = p->p.dport,
+                             .dport = p->p.sport, .proto = p->p.proto, .dir = DIR_REPLY };
+    struct conn6_key none;
+    struct conn6 *old = conn6_find(&key);
+    if (old && !is_first_syn(&p->p)) {
+        conn6_note(&key, old, p, DIR_FORWARD, &none);
+        if ((old->c.state & CONN_FINISHED) == CONN_FINISHED)
+            map_delete(&conns6, &key);
+        return 0;
+    }
+    struct conn6 via = { .c = { .seen = time_coarse_ns(), .action = CONN_VIA } };
+    return map_update(&conns6, &key, &via, 0) ? -1 : 0;
+}
+
+/* As conn_expects. */
+outlined conn6_expects(struct packet6 *p)
+{
+    if (!p)
+        return 0;
+    struct conn6_key key, none;
+    conn6_key_of(&key, p, SCOPE_OUTSIDE, DIR_REPLY);
+    struct conn6 *c = conn6_find(&key);
+    if (!c)
+        return 0;
+    conn6_note(&key, c, p, DIR_REPLY, &none);
+    if ((c->c.state & CONN_FINISHED) == CONN_FINISHED)
+        map_delete(&conns6, &key);
+    return 1;
 }

@@ -17,6 +17,7 @@ struct config {
 /* ifindex of a host side veth -> the one endpoint behind it. */
 #define IFACE_INTERNAL 1        /* no way out of the network */
 #define IFACE_ALONE 4           /* containers of the network do not reach each other directly */
+#define IFACE_ROUTED 8          /* packets leave with the container's address */
 #define IFACE_NO_OUTBOUND 2     /* the host has no route back to this endpoint: its address is used twice here */
 struct iface {
     u32 scope, ip, subnet, mask, gateway, flags;
@@ -72,7 +73,8 @@ struct conn_key { u32 scope, saddr, daddr; u16 sport, dport; u8 proto, dir; u16 
 enum conn_action {
     CONN_ENDPOINT = 1,  /* rewrite, then to the endpoint (scope, daddr) */
     CONN_OUT = 2,       /* rewrite, then out of ifindex to a client outside */
-    CONN_VIA = 3,       /* not rewritten: back through the tunnel to the node that the client came in through */
+    CONN_VIA = 3,       /* not rewritten: back through the tunnel to the node that the client came in through; from outside
+                         * (vtep 0), answers to a container whose packets leave with its own address */
 };
 #define CONN_REPLIED 1
 #define CONN_FIN_FORWARD 2

@@ -109,6 +109,20 @@ inline int icmp_error_to_backend(struct __sk_buff *skb, struct packet *p)
     return deliver(skb, p, scope);
 }
 
+/* An ICMP error about what a container sent out with its own address. */
+inline int is_expected_error(struct __sk_buff *skb, struct packet *p)
+{
+    struct { struct ipv4 ip; u16 ports[2]; } q;
+    if (p->proto != IP_ICMP || (p->icmp_type != 3 && p->icmp_type != 11 && p->icmp_type != 12) || p->later_fragment ||
+        skb_load(skb, p->l4 + 8, &q, sizeof q) || q.ip.version_ihl != 0x45 || q.ip.saddr != p->daddr)
+        return 0;
+    int ports = q.ip.proto == IP_TCP || q.ip.proto == IP_UDP;
+    struct conn_key key = { .scope = SCOPE_OUTSIDE, .saddr = q.ip.daddr, .daddr = q.ip.saddr,
+                            .sport = ports ? q.ports[1] : 0, .dport = ports ? q.ports[0] : 0, .proto = q.ip.proto,
+                            .dir = DIR_REPLY };
+    return conn_find(&key) != 0;
+}
+
 inline int is_group_address(u32 ip, struct iface *from)
 {
     return (ip & htonl(0xf0000000)) == htonl(0xe0000000) || ip == 0xffffffff ||
@@ -160,6 +174,8 @@ inline int leave_network(struct __sk_buff *skb, struct packet *p, struct iface *
         return drop(D_ISOLATION);
     if (from->flags & IFACE_NO_OUTBOUND)
         return drop(D_NO_OUTBOUND);
+    if ((from->flags & IFACE_ROUTED) && is_whole(p) && conn_learn_via(p, SCOPE_OUTSIDE, 0))
+        return drop(D_PORT_CONFLICT);
     count(C_OUTBOUND);
     return TC_ACT_UNSPEC;
 }
@@ -304,9 +320,11 @@ outlined from_uplink4(struct __sk_buff *skb)
         return decapsulate(skb, &p);
     u32 daddr = p.daddr;
     if (!map_lookup(&host_addrs, &daddr)) {
-        /* The host would forward it: nobody outside gets into a network by naming an address of it. */
+        /* The host would forward it: nobody outside gets into a network by naming an address of it, unasked. */
         struct subnet_key net = { .prefix = 32, .ip = p.daddr };
-        return map_lookup(&subnets, &net) ? drop(D_DIRECT) : TC_ACT_UNSPEC;
+        if (!map_lookup(&subnets, &net) || conn_expects(&p) || is_expected_error(skb, &p))
+            return TC_ACT_UNSPEC;
+        return drop(D_DIRECT);
     }
     if (p.proto == IP_ICMP && p.icmp_type == 3 && !p.later_fragment)
         return icmp_error_to_backend(skb, &p);

@@ -38,6 +38,12 @@ inline int is_tcp_or_udp(struct packet *p)
     return p->has_ports && (p->proto == IP_TCP || p->proto == IP_UDP);
 }
 
+/* What it belongs to can be told. */
+inline int is_whole(struct packet *p)
+{
+    return p->has_ports || !p->later_fragment;
+}
+
 inline int parse_ports(struct __sk_buff *skb, struct packet *p)
 {
     if (p->proto == IP_TCP) {

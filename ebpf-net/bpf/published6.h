@@ -19,7 +19,7 @@ outlined follow6(struct __sk_buff *skb, struct packet6 *p, struct conn6_key *key
     if (!p || !key || !c)
         return TC_ACT_SHOT;
     struct conn6_key other = {};
-    conn6_note(key, c, p, &other);
+    conn6_note(key, c, p, key->dir, &other);
     u8 action = c->c.action, finished = (c->c.state & CONN_FINISHED) == CONN_FINISHED;
     u32 scope = c->c.scope, out = c->c.ifindex;
     if (rewrite6(skb, p, 0, &c->saddr, c->c.sport) || rewrite6(skb, p, 1, &c->daddr, c->c.dport))

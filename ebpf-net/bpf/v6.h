@@ -130,6 +130,8 @@ inline int leave_network6(struct __sk_buff *skb, struct packet6 *p, struct iface
         return drop(*scope == from->scope ? D_NO_ENDPOINT : D_ISOLATION);
     if (is_link_local6(&p->daddr))
         return drop(D_NO_ENDPOINT);
+    if ((from->flags & IFACE_ROUTED) && is_whole(&p->p) && conn6_learn(p))
+        return drop(D_PORT_CONFLICT);
     count(C_OUTBOUND);
     return TC_ACT_UNSPEC;
 }
@@ -166,9 +168,20 @@ outlined from_container6(struct __sk_buff *skb, struct iface *from)
     return from->flags & IFACE_ALONE ? drop(D_ISOLATION) : deliver_local(skb, to);
 }
 
+/* An ICMPv6 error about what a container sent out with its own address. */
+inline int is_expected_error6(struct __sk_buff *skb, struct packet6 *p)
+{
+    struct quoted6 q;
+    if (!is_icmp6_error(p) || skb_load(skb, p->p.l4 + 8, &q, sizeof q) || !same_addr6(&q.ip.saddr, &p->daddr))
+        return 0;
+    if (q.ip.next != IP_TCP && q.ip.next != IP_UDP)
+        q.ports[0] = q.ports[1] = 0;
+    return quoted_conn6(&q, SCOPE_OUTSIDE, DIR_REPLY) != 0;
+}
+
 /* What comes from outside for a published port or, as the error of a router, for who has one. Nobody outside gets into a network by
- * naming an address of it, which the host would forward; what belongs to a masqueraded connection is addressed to the
- * host. */
+ * naming an address of it, which the host would forward, unless a container asked; what belongs to a masqueraded connection
+ * is addressed to the host. */
 outlined from_uplink6(struct __sk_buff *skb)
 {
     struct packet6 p = {};
@@ -176,7 +189,9 @@ outlined from_uplink6(struct __sk_buff *skb)
         return TC_ACT_UNSPEC;
     if (!map_lookup(&host_addrs6, &p.daddr)) {
         struct subnet6_key net = { .prefix = 128, .ip = p.daddr };
-        return map_lookup(&subnets6, &net) ? drop(D_DIRECT) : TC_ACT_UNSPEC;
+        if (!map_lookup(&subnets6, &net) || conn6_expects(&p) || is_expected_error6(skb, &p))
+            return TC_ACT_UNSPEC;
+        return drop(D_DIRECT);
     }
     if (is_icmp6_error(&p))
         return translate_error6(skb, &p, SCOPE_OUTSIDE, DIR_FORWARD);

@@ -5,8 +5,9 @@ use crate::{
     config::DnsPorts,
     layout::{
         Addr, Addr6, Backend, BackendKey, EP_GATEWAY, EP_LOCAL, EP_REMOTE, EP_VIP, Endpoint, EndpointKey, EndpointKey6,
-        IFACE_ALONE, IFACE_INTERNAL, IFACE_NO_OUTBOUND, Iface, Iface6, MacBytes, NETNS_HOST, NETNS_HOST_V6,
-        NETNS_SCOPES, Namespace, Published, Published6, PublishedKey, PublishedKey6, Settings, mac_bytes,
+        IFACE_ALONE, IFACE_INTERNAL, IFACE_NO_OUTBOUND, IFACE_ROUTED, Iface, Iface6, MacBytes, NETNS_HOST,
+        NETNS_HOST_V6, NETNS_SCOPES, Namespace, Published, Published6, PublishedKey, PublishedKey6, Settings,
+        mac_bytes,
     },
 };
 use muster_model::{
@@ -279,14 +280,19 @@ pub fn host_routes(view: &NodeView, present: impl Fn(&str) -> bool) -> BTreeMap<
     routes
 }
 
-/// As [`outbound_subnets`], of IPv6.
-pub fn outbound_subnets6(view: &NodeView) -> BTreeSet<Subnet6> {
-    view.networks.values().filter(|n| !n.internal).filter_map(|n| n.v6).map(|n| n.subnet).collect()
+/// Networks whose containers may reach the outside.
+pub fn outbound(view: &NodeView) -> impl Iterator<Item = &NetworkView> {
+    view.networks.values().filter(|n| !n.internal)
 }
 
-/// Networks whose containers may reach the outside.
-pub fn outbound_subnets(view: &NodeView) -> BTreeSet<Subnet> {
-    view.networks.values().filter(|n| !n.internal).map(|n| n.subnet).collect()
+/// Those whose containers do so with the host's address.
+pub fn masqueraded(view: &NodeView) -> BTreeSet<Subnet> {
+    outbound(view).filter(|n| !n.routed).map(|n| n.subnet).collect()
+}
+
+/// As [`masqueraded`], of IPv6.
+pub fn masqueraded6(view: &NodeView) -> BTreeSet<Subnet6> {
+    outbound(view).filter(|n| !n.routed).filter_map(|n| n.v6).map(|n| n.subnet).collect()
 }
 
 fn settings(ground: &Ground) -> Settings {
@@ -312,6 +318,9 @@ fn iface(endpoint: &LocalEndpoint, net: &NetworkView, port: &GroundPort, routed:
     }
     if net.isolated {
         flags |= IFACE_ALONE;
+    }
+    if net.routed {
+        flags |= IFACE_ROUTED;
     }
     if !routed {
         flags |= IFACE_NO_OUTBOUND;
@@ -362,6 +371,7 @@ mod tests {
             mtu: 1450,
             internal,
             isolated: false,
+            routed: false,
             v6: None,
         }
     }
@@ -421,7 +431,9 @@ mod tests {
             |n| image.endpoints6[&EndpointKey6 { scope: SHOP.0, ip: subnet.nth(n).expect("inside").into() }].kind;
         assert_eq!((kind(1), kind(2)), (EP_GATEWAY, EP_LOCAL));
         assert_eq!((image.ifaces6.len(), image.subnets6.len()), (1, 1));
-        assert_eq!(outbound_subnets6(&v), [subnet].into());
+        assert_eq!(masqueraded6(&v), [subnet].into());
+        v.networks.get_mut(&SHOP).expect("there").routed = true;
+        assert!(masqueraded(&v).is_empty() && masqueraded6(&v).is_empty());
     }
 
     #[test]

@@ -106,6 +106,7 @@ pub const EP_GATEWAY: u32 = 4;
 pub const IFACE_INTERNAL: u32 = 1;
 pub const IFACE_NO_OUTBOUND: u32 = 2;
 pub const IFACE_ALONE: u32 = 4;
+pub const IFACE_ROUTED: u32 = 8;
 pub const NETNS_HOST: u32 = 1;
 pub const NETNS_HOST_V6: u32 = 2;
 /// How many networks one namespace can be in.
@@ -133,5 +134,5 @@ mod tests {
         );
     }
 
-    const LAYOUT_DIGEST: &str = "d85c0dcca0dcf8eb";
+    const LAYOUT_DIGEST: &str = "9120173571a08d73";
 }

@@ -12,11 +12,11 @@
 //! function of the view, touch rules or interfaces that it did not make. A host firewall that drops forwarded packets (`FORWARD` policy) is left as it is, and stops
 //! outbound traffic of containers.
 //!
-//! IPv6 is carried on networks of one host: neighbour discovery, containers among each other, and the way out through the host's
-//! own NAT, which also leads published ports to their containers.
+//! IPv6 is carried on networks of one host: neighbour discovery, containers among each other, published ports, and the way out.
+//! The host's own firewall has one rule of ours for each family: what leaves a network that is not routed is masqueraded.
 //!
 //! Not there: IPv6 between hosts (dropped and counted), multicast and broadcast (likewise), uplinks without an Ethernet header, ICMP errors about
-//! translated connections inside of a network (those of routers on a client's way are translated). A connected datagram
+//! translated connections of IPv4 inside of a network (those of routers on a client's way are translated). A connected datagram
 //! socket keeps its backend until it connects again. Two hosts that translate the same client address and port to the same
 //! backend at the same time are told apart by nobody: the later connection has to try again.
 //!

@@ -6,7 +6,7 @@ use crate::{
     counters::Reason,
     hooks::{Hooks, PacketHook},
     host::{HostDevice, Survey, TUNNEL_OVERHEAD, enable_forwarding, enable_forwarding6},
-    image::{Ground, GroundPort, MapImage, host_routes, outbound_subnets, outbound_subnets6},
+    image::{Ground, GroundPort, MapImage, host_routes, masqueraded, masqueraded6, outbound},
     layout::MAPS_DIR,
     masquerade,
     names::Names,
@@ -49,6 +49,9 @@ pub struct DataPlane {
     /// What the nft tables hold; `None`: not known.
     masqueraded: Option<BTreeSet<Subnet>>,
     masqueraded6: Option<BTreeSet<Subnet6>>,
+    /// The host was told to forward packets, of either family.
+    forwards: bool,
+    forwards6: bool,
     swept: bool,
 }
 
@@ -82,6 +85,8 @@ impl DataPlane {
             host_device: HostDevice::default(),
             masqueraded: None,
             masqueraded6: None,
+            forwards: false,
+            forwards6: false,
             swept: false,
         })
     }
@@ -251,12 +256,13 @@ impl DataPlane {
     }
 
     fn outbound(&mut self, view: &NodeView, report: &mut Report) -> Result<(), Error> {
-        let subnets = outbound_subnets(view);
+        let subnets = masqueraded(view);
+        if outbound(view).next().is_some() && !self.forwards {
+            enable_forwarding()?;
+            self.forwards = true;
+        }
         if self.masqueraded.as_ref() == Some(&subnets) {
             return Ok(());
-        }
-        if !subnets.is_empty() {
-            enable_forwarding()?;
         }
         match masquerade::apply(&self.names, &subnets) {
             Ok(()) => self.masqueraded = Some(subnets),
@@ -270,12 +276,13 @@ impl DataPlane {
     }
 
     fn outbound6(&mut self, view: &NodeView, survey: &Survey, report: &mut Report) -> Result<(), Error> {
-        let subnets = outbound_subnets6(view);
+        let subnets = masqueraded6(view);
+        if outbound(view).any(|n| n.v6.is_some()) && !self.forwards6 {
+            enable_forwarding6(&survey.uplinks)?;
+            self.forwards6 = true;
+        }
         if self.masqueraded6.as_ref() == Some(&subnets) {
             return Ok(());
-        }
-        if !subnets.is_empty() {
-            enable_forwarding6(&survey.uplinks)?;
         }
         match masquerade::apply6(&self.names, &subnets) {
             Ok(()) => self.masqueraded6 = Some(subnets),

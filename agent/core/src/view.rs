@@ -27,6 +27,7 @@ pub struct Endpoint {
     pub gateway: Ipv4Addr,
     pub internal: bool,
     pub isolated: bool,
+    pub routed: bool,
     pub mtu: u16,
     /// Its IPv6 address, and the network's half that it is in.
     pub v6: Option<(Ipv6Addr, Network6)>,
@@ -146,6 +147,7 @@ fn network_view(n: &NetworkAssignment, mtu: u16) -> NetworkView {
         mtu,
         internal: n.internal,
         isolated: false,
+        routed: false,
         v6: None,
     }
 }
@@ -158,6 +160,7 @@ fn add_local(view: &mut NodeView, e: &Endpoint) {
         mtu: e.mtu,
         internal: e.internal,
         isolated: e.isolated,
+        routed: e.routed,
         v6: e.v6.map(|(_, network)| network),
     });
     let local = LocalEndpoint {

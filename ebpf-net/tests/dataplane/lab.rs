@@ -173,6 +173,7 @@ impl Lab {
             mtu: MTU,
             internal: false,
             isolated: false,
+            routed: false,
             v6: None,
         };
         self.networks.entry(scope).or_insert(view)

@@ -227,3 +227,36 @@ fn outbound_traffic_leaves_with_the_hosts_address_unless_the_network_is_internal
     let error = lab.inside(0, "i").must_fail("tcp 192.168.50.100:80 10");
     assert!(error.starts_with("NetworkUnreachable"), "{error}");
 }
+
+#[test]
+fn a_routed_network_speaks_with_its_own_addresses_and_hears_only_what_it_asked_for() {
+    let mut lab = Lab::new(1);
+    let scope = Scope::local(1);
+    lab.network6(scope, "10.1.0.0/24", "fd00:1::/64");
+    lab.network(scope, "10.1.0.0/24").routed = true;
+    lab.container6(0, "a", scope, "10.1.0.11", "fd00:1::a");
+    lab.sync_all();
+    lab.run_in("-client", "ip route add 10.1.0.0/24 via 192.168.50.1");
+    lab.run_in("-client", "ip -6 route add fd00:1::/64 via fd50::1");
+    let (mut client, mut a) = (lab.client(), lab.inside(0, "a"));
+    client.must("listen tcp [::]:80 outside");
+    client.must("listen udp [::]:53 outside");
+    a.must("listen tcp [::]:80 a");
+    for (own, there, shown) in
+        [("10.1.0.11", "192.168.50.100", "::ffff:10.1.0.11"), ("fd00:1::a", "fd50::100", "fd00:1::a")]
+    {
+        let at = |port: u16| std::net::SocketAddr::new(there.parse().expect("an address"), port);
+        a.must(&format!("ping {there} 56"));
+        assert_eq!(a.must(&format!("tcp {} 1000000", at(80))), format!("outside {shown} peer={}", at(80)));
+        assert_eq!(a.must(&format!("udp {} 4000 loose", at(53))), format!("outside {shown} peer={}", at(53)));
+        // A router's or the other end's word about it comes in too: nobody listens there.
+        let error = a.must_fail(&format!("udp {} 10 connected", at(54)));
+        assert!(error.starts_with("ConnectionRefused"), "{error} {}", lab.drops(0));
+        let before = lab.count(0, Reason::Direct);
+        let unasked = std::net::SocketAddr::new(own.parse().expect("an address"), 80);
+        client.must_fail(&format!("tcp {unasked} 10"));
+        client.must_fail(&format!("ping {own} 8"));
+        assert!(lab.count(0, Reason::Direct) >= before + 2, "{}", lab.drops(0));
+    }
+    assert!(!lab.run_in("h0", "nft list ruleset").contains("masquerade"));
+}

@@ -42,6 +42,9 @@ pub struct NetworkView {
     pub internal: bool,
     /// Its containers do not reach each other directly (Docker's `enable_icc=false`).
     pub isolated: bool,
+    /// What its containers send to the outside leaves with their own addresses (Docker's `enable_ip_masquerade=false`): the
+    /// world has a route to them. What they did not ask for does not come in all the same.
+    pub routed: bool,
     /// Networks of this host may have IPv6 besides.
     pub v6: Option<Network6>,
 }

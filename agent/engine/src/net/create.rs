@@ -2,7 +2,9 @@
 
 use super::{
     ipam::unique_local,
-    networks::{BINDING_OPTION, ICC_OPTION, MTU_OPTION, NetworkRecord, Networks, PREDEFINED, parse_bool},
+    networks::{
+        BINDING_OPTION, ICC_OPTION, MASQUERADE_OPTION, MTU_OPTION, NetworkRecord, Networks, PREDEFINED, parse_bool,
+    },
 };
 use crate::{error, names};
 use muster_calls::{Error, Result};
@@ -205,8 +207,6 @@ fn check_kind(body: &NetworkCreate) -> Result<()> {
     refused.into_iter().find(|(set, _)| *set).map_or(Ok(()), |(_, what)| Err(Error::unimplemented(what)))
 }
 
-const MASQUERADE_OPTION: &str = "com.docker.network.bridge.enable_ip_masquerade";
-
 fn check_options(options: Strings) -> Result<Strings> {
     for (key, value) in &options {
         let bad =
@@ -217,9 +217,7 @@ fn check_options(options: Strings) -> Result<Strings> {
             BINDING_OPTION if value.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4()) => {}
             BINDING_OPTION => return bad("an IPv4 address"),
             ICC_OPTION | MASQUERADE_OPTION if parse_bool(value).is_none() => return bad("true or false"),
-            ICC_OPTION => {}
-            // Without it others would need routes into the network, and nobody outside is let in by a container's address.
-            MASQUERADE_OPTION if parse_bool(value) == Some(true) => {}
+            ICC_OPTION | MASQUERADE_OPTION => {}
             _ => return Err(Error::unimplemented(format!("network option {key}={value}"))),
         }
     }

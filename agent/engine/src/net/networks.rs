@@ -28,6 +28,7 @@ use std::{
 pub(crate) const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
 pub(super) const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 pub(super) const ICC_OPTION: &str = "com.docker.network.bridge.enable_icc";
+pub(super) const MASQUERADE_OPTION: &str = "com.docker.network.bridge.enable_ip_masquerade";
 pub(super) const BINDING_OPTION: &str = "com.docker.network.bridge.host_binding_ipv4";
 
 /// A network of this host.
@@ -70,6 +71,11 @@ impl NetworkRecord {
     /// Whether its containers are kept from each other.
     pub(super) fn is_isolated(&self) -> bool {
         self.options.get(ICC_OPTION).is_some_and(|v| parse_bool(v) == Some(false))
+    }
+
+    /// Whether what leaves it keeps its containers' addresses.
+    pub(super) fn is_routed(&self) -> bool {
+        self.options.get(MASQUERADE_OPTION).is_some_and(|v| parse_bool(v) == Some(false))
     }
 
     pub(super) fn v6(&self) -> Option<Network6> {
@@ -284,7 +290,7 @@ fn default_bridge_options(mtu: u32) -> Strings {
     [
         ("com.docker.network.bridge.default_bridge", "true".to_owned()),
         ("com.docker.network.bridge.enable_icc", "true".to_owned()),
-        ("com.docker.network.bridge.enable_ip_masquerade", "true".to_owned()),
+        (MASQUERADE_OPTION, "true".to_owned()),
         (BINDING_OPTION, "0.0.0.0".to_owned()),
         (MTU_OPTION, mtu.to_string()),
     ]

@@ -42,6 +42,8 @@ pub struct Endpoint {
     pub internal: bool,
     /// Its containers do not reach each other directly.
     pub isolated: bool,
+    /// What leaves it keeps the container's address.
+    pub routed: bool,
     /// Bytes.
     pub mtu: u32,
     /// Its IPv6 address, and the network's half that it is in.

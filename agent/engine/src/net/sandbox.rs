@@ -243,12 +243,13 @@ impl Shared {
 
     fn endpoint(&self, record: &Record, place: &Place, default_route: bool) -> Option<Endpoint> {
         let got = place.got.as_ref()?;
-        let (scope, subnet, internal, isolated, mtu) = match &place.cluster {
-            Some(c) => (c.scope, c.subnet, c.internal, false, c.mtu),
+        let (scope, subnet, internal, isolated, routed, mtu) = match &place.cluster {
+            Some(c) => (c.scope, c.subnet, c.internal, false, false, c.mtu),
             None => {
                 let network: &NetworkRecord = &*self.networks.find(&place.network_id).ok()?;
                 let mtu = network.options.get(MTU_OPTION).and_then(|m| m.parse().ok()).unwrap_or(self.config.mtu);
-                (Scope::local(network.scope), network.subnet?, network.internal, network.is_isolated(), mtu)
+                let (isolated, routed) = (network.is_isolated(), network.is_routed());
+                (Scope::local(network.scope), network.subnet?, network.internal, isolated, routed, mtu)
             }
         };
         Some(Endpoint {
@@ -260,6 +261,7 @@ impl Shared {
             gateway: got.gateway,
             internal,
             isolated,
+            routed,
             mtu,
             v6: got.v6,
             ip: got.ip,
