@@ -39,6 +39,10 @@ struct Given {
     #[arg(long, env = "MUSTER_DOCKER_CLUSTER_HOST", value_name = "unix://PATH|tcp://IP:PORT", value_delimiter = ',')]
     #[serde(deserialize_with = "one_or_many")]
     docker_cluster_host: Option<Vec<String>>,
+    /// An operator's context, as `muster context export` writes it: on a worker's host the Docker API of the whole cluster is
+    /// served as that operator. Managers' hosts need none.
+    #[arg(long, env = "MUSTER_DOCKER_CLUSTER_CONTEXT", value_name = "FILE")]
+    docker_cluster_context: Option<PathBuf>,
     /// This host's certificate for tcp:// endpoints, PEM. They are served to clients with a certificate only.
     #[arg(long, env = "MUSTER_DOCKER_TLS_CERT", value_name = "FILE")]
     docker_tls_cert: Option<PathBuf>,
@@ -169,6 +173,7 @@ pub struct Config {
     pub run_dir: PathBuf,
     pub docker_hosts: Vec<Listen>,
     pub docker_cluster_hosts: Vec<Listen>,
+    pub docker_cluster_context: Option<PathBuf>,
     pub docker_tls: Option<TlsFiles>,
     pub api_socket: PathBuf,
     pub socket_group: Option<String>,
@@ -215,7 +220,7 @@ impl Config {
     /// The fields that are not the same in `other`, by the names they have in the file.
     pub fn differs(&self, other: &Self) -> Vec<&'static str> {
         differing!(self other: data_dir "data-dir" run_dir "run-dir" docker_hosts "docker-host"
-            docker_cluster_hosts "docker-cluster-host" docker_tls "docker-tls" socket_group "socket-group"
+            docker_cluster_hosts "docker-cluster-host" docker_cluster_context "docker-cluster-context" docker_tls "docker-tls" socket_group "socket-group"
             hostname "hostname" instance "instance" listen_addr "listen-addr" advertise_addr "advertise-addr"
             cgroup_parent "cgroup-parent" bpffs_dir "bpffs-dir" ebpf "network" uplink "uplink" vxlan_port "vxlan-port"
             bridge_subnet "bridge-subnet" runtime "runtime" shim "shim" insecure_registries "insecure-registries"
@@ -297,6 +302,7 @@ impl Config {
             data_dir: absolute("data-dir", g.data_dir.unwrap_or_else(|| "/var/lib/muster".into()))?,
             docker_hosts,
             docker_cluster_hosts,
+            docker_cluster_context: file("docker-cluster-context", g.docker_cluster_context)?,
             docker_tls: listen::tls(tls, tcp)?,
             api_socket: run_dir.join("muster.sock"),
             socket_group: g.socket_group,
@@ -341,7 +347,7 @@ impl Config {
 }
 
 fn merge(top: Given, base: Given) -> Given {
-    over!(top over base: config data_dir run_dir docker_host docker_cluster_host docker_tls_cert docker_tls_key
+    over!(top over base: config data_dir run_dir docker_host docker_cluster_host docker_cluster_context docker_tls_cert docker_tls_key
         docker_tls_ca docker_tls_allow socket_group hostname instance listen_addr
         advertise_addr cgroup_parent bpffs_dir network uplink vxlan_port bridge_subnet runtime shim insecure_registries
         registry_mirrors registry_certs_dir http_proxy https_proxy no_proxy dns labels log_driver log_opts plugin_dirs log

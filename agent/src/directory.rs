@@ -1,6 +1,6 @@
 //! Which nodes there are and how to reach them, as the last assignments said: enough to pass calls on without a leader.
 
-use crate::host::Host;
+use crate::{host::Host, operator::Operator};
 use arc_swap::ArcSwap;
 use muster_calls::{Engine, Error, Kind, Result};
 use muster_model::{
@@ -17,6 +17,15 @@ use std::{
 };
 use tokio::sync::watch;
 use tonic::transport::Channel;
+
+/// As whom the other nodes are asked.
+#[derive(Clone)]
+pub enum Asker {
+    /// This node by its own certificate: what managers may. `caller`: on whose behalf.
+    Node { caller: Option<String> },
+    /// An operator, whose credential this host holds.
+    Operator(Arc<Operator>),
+}
 
 /// The nodes of the cluster and a channel to each, dialled when first needed.
 #[derive(Clone)]
@@ -91,6 +100,11 @@ impl Directory {
         nodes.is_empty() || nodes.iter().any(|n| n.id == id)
     }
 
+    /// How many nodes there are, as far as this one was told.
+    pub fn count(&self) -> usize {
+        self.0.nodes.load().len().max(1)
+    }
+
     pub fn me(&self) -> NodeId {
         self.0.me
     }
@@ -121,9 +135,12 @@ impl Directory {
         }
     }
 
-    /// Every node, this one first. `caller`: on whose behalf the others are asked.
-    pub fn places(&self, caller: Option<&str>) -> Vec<Place> {
+    /// Every node, this one first.
+    pub fn places(&self, asker: &Asker) -> Vec<Place> {
         let nodes = self.0.nodes.load_full();
+        if let Asker::Operator(operator) = asker {
+            operator.keep_nodes(|id, addr| nodes.iter().any(|n| n.id == id && n.api_addr == Some(addr)));
+        }
         let here = Place {
             id: self.0.me,
             hostname: self.0.hostname.clone(),
@@ -132,7 +149,7 @@ impl Directory {
             addr: self.my_addr(),
             engine: self.0.local.clone(),
         };
-        let others = nodes.iter().filter(|n| n.id != self.0.me).filter_map(|n| self.place(n, caller));
+        let others = nodes.iter().filter(|n| n.id != self.0.me).filter_map(|n| self.place(n, asker));
         std::iter::once(here).chain(others).collect()
     }
 
@@ -140,8 +157,8 @@ impl Directory {
     ///
     /// # Errors
     /// `NotFound`; `Conflict` with the candidates.
-    pub fn find(&self, name: &str, caller: Option<&str>) -> Result<Place> {
-        let places = self.places(caller);
+    pub fn find(&self, name: &str, asker: &Asker) -> Result<Place> {
+        let places = self.places(asker);
         let exact: Vec<&Place> = places.iter().filter(|p| p.hostname == name || p.id.to_string() == name).collect();
         let close = || places.iter().filter(|p| name.len() > 2 && p.id.to_string().starts_with(name)).collect();
         let found: Vec<&Place> = if exact.is_empty() { close() } else { exact };
@@ -159,8 +176,8 @@ impl Directory {
     ///
     /// # Errors
     /// `Unavailable` when it is not known here or says no address.
-    pub fn node(&self, id: NodeId, caller: Option<&str>) -> Result<Place> {
-        let found = self.places(caller).into_iter().find(|p| p.id == id);
+    pub fn node(&self, id: NodeId, asker: &Asker) -> Result<Place> {
+        let found = self.places(asker).into_iter().find(|p| p.id == id);
         found.ok_or_else(|| Error::unavailable(format!("node {id} is not known here")))
     }
 
@@ -183,8 +200,11 @@ impl Directory {
         others.filter_map(|n| self.channel(n).map(|c| (n.id, n.hostname.clone(), c))).collect()
     }
 
-    fn place(&self, node: &NodeAssignment, caller: Option<&str>) -> Option<Place> {
-        let engine = RemoteEngine::new(self.channel(node)?, Target::Here).on_behalf_of(caller.map(str::to_owned));
+    fn place(&self, node: &NodeAssignment, asker: &Asker) -> Option<Place> {
+        let engine = match asker {
+            Asker::Node { caller } => RemoteEngine::new(self.channel(node)?, Target::Here).on_behalf_of(caller.clone()),
+            Asker::Operator(operator) => RemoteEngine::new(operator.node(node.id, node.api_addr?).ok()?, Target::Here),
+        };
         let engine = Arc::new(engine);
         let (id, hostname) = (node.id, node.hostname.clone());
         Some(Place { id, hostname, here: false, ready: node.ready, addr: node.api_addr, engine })

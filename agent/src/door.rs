@@ -1,7 +1,7 @@
 //! The doors of the daemon: `muster.v1` over mutual TLS for other nodes and operators, over a unix socket for this host.
 //! The same services stand behind both; who is at the door decides what may be asked.
 
-use crate::host::Host;
+use crate::host::{Host, Rights};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
@@ -125,7 +125,7 @@ impl Clusters for Doors {
         if matches!(method, "init" | "join" | "leave") && !local && caller.via.is_none() {
             return Err(Error::forbidden(format!("{method} is taken at the host's own socket only")));
         }
-        Ok(self.0.cluster(caller))
+        Ok(self.0.cluster(Rights::of(caller)))
     }
 }
 

@@ -4,6 +4,8 @@ use crate::{
     cluster::{HostCluster, Member, Origin, Places, advertise_addr, describe},
     config::Config,
     dataplane::HostNetwork,
+    directory::Asker,
+    operator::{Held, Operator},
     whole::{Wanted, Whereabouts, WholeEngine},
 };
 use arc_swap::ArcSwapOption;
@@ -33,6 +35,8 @@ pub struct Host {
     pub network: Option<HostNetwork>,
     pub places: Places,
     pub recent: Buffer,
+    /// What the cluster endpoint asks other nodes with where this host is a worker's.
+    pub operator: Held,
     member: ArcSwapOption<Member>,
     /// Which node things are on that were made through this host, and what waits for an image there.
     pub whereabouts: Whereabouts,
@@ -41,6 +45,32 @@ pub struct Host {
     moving: AtomicBool,
     /// Told each time that it has ended.
     pub moved: Arc<Notify>,
+}
+
+/// What somebody may do who asks through this host.
+#[derive(Clone, Copy, Debug)]
+pub struct Rights {
+    pub caller: Caller,
+    /// Uses the cluster endpoint, and with it the operator's credential that this host may hold: the socket's mode or the
+    /// list of those let in says who that is. Callers from other hosts never do.
+    endpoint: bool,
+}
+
+impl Rights {
+    /// Those of a caller and no more.
+    pub fn of(caller: Caller) -> Self {
+        Self { caller, endpoint: false }
+    }
+
+    /// Those of somebody at one of this host's sockets.
+    pub fn local() -> Self {
+        Self::of(Caller { kind: CallerKind::Local, via: None })
+    }
+
+    /// Those of somebody at this host's cluster endpoint.
+    pub fn at_cluster_endpoint() -> Self {
+        Self { endpoint: true, ..Self::local() }
+    }
 }
 
 /// Gives the right to change the membership back.
@@ -67,6 +97,7 @@ impl Host {
             network,
             places,
             recent,
+            operator: Held::default(),
             member: ArcSwapOption::empty(),
             whereabouts: Whereabouts::default(),
             wanted: Wanted::default(),
@@ -96,7 +127,6 @@ impl Host {
     /// # Errors
     /// `NotFound` for a node that is not known; `Unavailable` for other nodes on a host that may not ask them.
     pub fn engine(self: &Arc<Self>, target: Target, caller: &Caller) -> Result<Arc<dyn Engine>> {
-        let on_behalf = caller.kind.to_string();
         match (target, self.member()) {
             (Target::Here, _) => Ok(self.engine.clone()),
             (Target::Node(name), None) if name == self.config.hostname => Ok(self.engine.clone()),
@@ -104,23 +134,51 @@ impl Host {
                 Err(Error::not_found(format!("no such node: {name} (this host is in no cluster)")))
             }
             (Target::Node(name), Some(member)) => {
-                let place = member.directory().find(&name, Some(&on_behalf))?;
+                let asker = Asker::Node { caller: Some(caller.kind.to_string()) };
+                let place = member.directory().find(&name, &asker)?;
                 if !place.here {
                     member.may_ask_others()?;
                 }
                 Ok(place.engine)
             }
-            (Target::Cluster, _) => Ok(Arc::new(WholeEngine::new(self.clone(), caller.kind))),
+            (Target::Cluster, _) => Ok(Arc::new(WholeEngine::new(self.clone(), Rights::of(*caller)))),
         }
     }
 
-    pub fn cluster(self: &Arc<Self>, caller: Caller) -> Arc<dyn Cluster> {
-        Arc::new(HostCluster::new(self.clone(), caller))
+    pub fn cluster(self: &Arc<Self>, rights: Rights) -> Arc<dyn Cluster> {
+        Arc::new(HostCluster::new(self.clone(), rights))
     }
 
-    /// The caller that somebody at one of this host's sockets is.
-    pub fn local_caller() -> Caller {
-        Caller { kind: CallerKind::Local, via: None }
+    /// As whom `rights` ask the other nodes: this node by its own certificate where it is a manager, else the operator whose
+    /// credential this host holds, where it may be used.
+    ///
+    /// # Errors
+    /// `Unavailable` on a worker's host without such a credential, or with one that is of no use, saying what to do.
+    pub fn asker(&self, member: &Member, rights: Rights) -> Result<Asker> {
+        let as_node = || Asker::Node { caller: Some(rights.caller.kind.to_string()) };
+        let manages = member.may_ask_others();
+        if manages.is_ok() && (member.controller().is_some() || !rights.endpoint) {
+            return Ok(as_node());
+        }
+        match (self.operator_of(member, rights)?, manages) {
+            (Some(operator), _) => Ok(Asker::Operator(operator)),
+            (None, Ok(())) => Ok(as_node()),
+            (None, Err(e)) if rights.endpoint => Err(Error::unavailable(format!(
+                "{}. Or have this host hold an operator's credential for its cluster endpoint: `muster context create` on a manager's host makes one, docker-cluster-context in musterd's configuration names its file",
+                e.message
+            ))),
+            (None, Err(e)) => Err(e),
+        }
+    }
+
+    /// The operator that `rights` may act as.
+    ///
+    /// # Errors
+    /// `Unavailable`, when its credential is another cluster's or has run out.
+    pub fn operator_of(&self, member: &Member, rights: Rights) -> Result<Option<Arc<Operator>>> {
+        let Some(operator) = self.operator.get().filter(|_| rights.endpoint) else { return Ok(None) };
+        operator.usable(member.tls().identity().cluster_id, muster_mtls::now())?;
+        Ok(Some(operator))
     }
 
     fn begin(&self) -> Result<Moving<'_>> {

@@ -16,6 +16,7 @@ mod listen;
 mod logs;
 mod memory;
 mod metrics;
+mod operator;
 mod reload;
 mod sockets;
 mod uplink;
@@ -25,11 +26,12 @@ use anyhow::Context as _;
 use config::Config;
 use dataplane::HostNetwork;
 use docker_tls::Guard;
-use host::Host;
+use host::{Host, Rights};
 use listen::Listen;
 use muster_docker_api::{Api, Settings};
 use muster_engine::{EngineConfig, LocalEngine, Network, NoNetwork};
 use muster_runtime::{RuncConfig, RuncRuntime};
+use operator::Operator;
 use reload::Reloader;
 use std::{fs, net::IpAddr, path::Path, process::ExitCode, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
@@ -75,6 +77,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     })?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), ?config, "musterd starts");
     let guard = config.docker_tls.clone().map(Guard::new).transpose()?;
+    let operator = config.docker_cluster_context.as_deref().map(Operator::load).transpose()?;
     for dir in [&config.data_dir, &config.run_dir] {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     }
@@ -84,6 +87,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let images = open_images(&config)?;
     let (engine, network) = open_engine(&config, images.clone(), places.clone()).await?;
     let host = Host::new(config, engine, network, places, telemetry.recent.clone());
+    host.operator.set(operator);
     host.resume().await.context("cluster membership")?;
     if let Some(network) = &host.network {
         network.release().await;
@@ -91,6 +95,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut doors = open_doors(&host, guard.as_ref(), &stop)?;
     doors.push(tokio::spawn(metrics::observe(host.clone(), stop.clone())));
+    let (reminded, stopped) = (host.clone(), stop.clone());
+    doors.push(tokio::spawn(async move { reminded.operator.remind(stopped).await }));
     doors.push(tokio::spawn(memory::keep_small(host.moved.clone(), stop.clone())));
     tracing::info!("musterd serves");
     let mut reloader = Reloader::new(host.clone(), guard, images);
@@ -220,10 +226,10 @@ fn open_doors(
     let settings = Settings { server_version: env!("CARGO_PKG_VERSION").to_owned() };
     let api = sockets::bind(&config.api_socket, group)?;
     let mut doors = vec![tokio::spawn(door::serve_local(api, host.clone(), stop.clone()))];
-    let cluster = host.cluster(Host::local_caller());
-    let node_face = Api::new(host.engine.clone(), Some(cluster.clone()), &settings);
-    let whole_face =
-        Api::new(Arc::new(whole::WholeEngine::new(host.clone(), Host::local_caller().kind)), Some(cluster), &settings);
+    let node_face = Api::new(host.engine.clone(), Some(host.cluster(Rights::local())), &settings);
+    let rights = Rights::at_cluster_endpoint();
+    let whole = Arc::new(whole::WholeEngine::new(host.clone(), rights));
+    let whole_face = Api::new(whole, Some(host.cluster(rights)), &settings);
     let faces = [(&config.docker_hosts, Arc::new(node_face)), (&config.docker_cluster_hosts, Arc::new(whole_face))];
     for (listens, face) in faces {
         for listen in listens {

@@ -1,12 +1,13 @@
 //! Reloading: SIGHUP has the daemon read its configuration again. What can change while it runs does; the rest is named and
 //! waits for a restart. A configuration that is wrong in any place changes nothing.
 
-use crate::{config::Config, docker_tls::Guard, host::Host};
+use crate::{config::Config, docker_tls::Guard, host::Host, operator::Operator};
 use muster_telemetry::Telemetry;
 use std::sync::Arc;
 
 /// What takes effect at once; certificate files are read again even where their names stay.
 const LIVE: &[&str] = &[
+    "docker-cluster-context",
     "docker-tls",
     "labels",
     "log",
@@ -59,6 +60,7 @@ impl Reloader {
         let labels = new.labels.get();
         self.host.engine.reloaded(labels.iter().map(|(k, v)| format!("{k}={v}")).collect());
         self.host.config.labels.set(labels);
+        self.current.docker_cluster_context.clone_from(&new.docker_cluster_context);
         self.current.docker_tls.clone_from(&new.docker_tls);
         self.current.log.clone_from(&new.log);
         self.current.take_registries(new);
@@ -74,9 +76,11 @@ impl Reloader {
     /// What names files, which may be broken.
     fn take_files(&self, new: &Config) -> anyhow::Result<()> {
         self.images.set_registry_config(new.registries())?;
-        match (&self.guard, &new.docker_tls) {
-            (Some(guard), Some(files)) => guard.reload(files.clone()),
-            _ => Ok(()),
+        let operator = new.docker_cluster_context.as_deref().map(Operator::load).transpose()?;
+        if let (Some(guard), Some(files)) = (&self.guard, &new.docker_tls) {
+            guard.reload(files.clone())?;
         }
+        self.host.operator.set(operator);
+        Ok(())
     }
 }

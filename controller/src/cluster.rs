@@ -1,6 +1,11 @@
 //! The cluster's API on a manager: checked, sent to the leader, answered from proven state.
 
-use crate::{Controller, errors, turn::View};
+use crate::{
+    Controller,
+    credentials::{hidden_service, hidden_task},
+    errors,
+    turn::View,
+};
 use async_trait::async_trait;
 use muster_calls::{
     Ask, Cluster, Error, InitCluster, JoinCluster, JoinTokens, Kind, Logs, Made, Member, Membership, NodeView, Placed,
@@ -137,6 +142,18 @@ impl Face {
         }
     }
 
+    /// A spec as it is kept: its registry credentials sealed. `of`: the service that it updates.
+    async fn sealed(&self, spec: &ServiceSpec, of: Option<ServiceId>) -> Result<Box<ServiceSpec>> {
+        let mut spec = Box::new(spec.clone());
+        if spec.task.container.registry_auth.is_some() {
+            let view = self.view().await?;
+            // Of a service that is not there, or has changed meanwhile, the change itself will tell.
+            let current = of.and_then(|id| view.state.service(id));
+            self.controller.sealer().seal_spec(&mut spec, current.map(|s| &**s))?;
+        }
+        Ok(spec)
+    }
+
     async fn network(&self, call: Call) -> Result<Made<NetworkId>> {
         match self.controller.change(call).await? {
             Reply::Network(id) => Ok(Made { id, warnings: Vec::new() }),
@@ -266,8 +283,11 @@ impl Cluster for Face {
 
     async fn service_create(&self, spec: ServiceSpec) -> Result<Made<ServiceId>> {
         spec.validate()?;
-        let call = Call::ServiceCreate { spec: Box::new(spec.clone()) };
-        routed!(self, "service_create", false, self.service(call.clone()), |c| c.service_create(spec.clone()))
+        let here = || async {
+            let spec = self.sealed(&spec, None).await?;
+            self.service(Call::ServiceCreate { spec }).await
+        };
+        routed!(self, "service_create", false, here(), |c| c.service_create(spec.clone()))
     }
 
     async fn service_list(&self) -> Result<Vec<ServiceView>> {
@@ -289,12 +309,11 @@ impl Cluster for Face {
 
     async fn service_update(&self, id: ServiceId, version: Version, spec: ServiceSpec) -> Result<Made<ServiceId>> {
         spec.validate()?;
-        let call = Call::ServiceUpdate { id, version, spec: Box::new(spec.clone()) };
-        routed!(self, "service_update", false, self.service(call.clone()), |c| c.service_update(
-            id,
-            version,
-            spec.clone()
-        ))
+        let here = || async {
+            let spec = self.sealed(&spec, Some(id)).await?;
+            self.service(Call::ServiceUpdate { id, version, spec }).await
+        };
+        routed!(self, "service_update", false, here(), |c| c.service_update(id, version, spec.clone()))
     }
 
     async fn service_rollback(&self, id: ServiceId, version: Version) -> Result<Made<ServiceId>> {
@@ -319,7 +338,7 @@ impl Cluster for Face {
     async fn task_inspect(&self, id: &str) -> Result<Task> {
         let here = || async {
             let view = self.view().await?;
-            Ok(Task::clone(view.state.find_task(id).map_err(not_found)?))
+            Ok(hidden_task(view.state.find_task(id).map_err(not_found)?))
         };
         routed!(self, "task_inspect", true, here(), |c| c.task_inspect(id))
     }
@@ -406,7 +425,7 @@ fn node_view(view: &View, node: &Arc<Node>) -> NodeView {
 fn service_view(view: &View, service: &Arc<Service>) -> ServiceView {
     let status = service_status(&view.state, service.id);
     ServiceView {
-        service: Service::clone(service),
+        service: hidden_service(service),
         running_tasks: status.running,
         desired_tasks: status.desired,
         completed_tasks: status.completed,
@@ -419,5 +438,5 @@ fn tasks(view: &View, query: &TaskQuery) -> Vec<Task> {
             && (query.nodes.is_empty() || task.node.is_some_and(|n| query.nodes.contains(&n)))
             && (query.ids.is_empty() || query.ids.contains(&task.id))
     };
-    tasks_for_people(view.state.tasks().filter(asked)).iter().map(|t| Task::clone(t)).collect()
+    tasks_for_people(view.state.tasks().filter(asked)).iter().map(|t| hidden_task(t)).collect()
 }

@@ -4,6 +4,7 @@ use crate::{
     Bootstrap, ControllerConfig, SealKey, StartError,
     claims::Claims,
     clock::{Clock, random_seed},
+    credentials::Sealer,
     disk::Disk,
     errors,
     links::Links,
@@ -143,6 +144,7 @@ impl Controller {
             storage: config.storage,
             me,
             tls: config.tls.clone(),
+            sealer: Sealer::new(seal_key.clone(), config.cluster_id),
             manager,
             consensus,
             disk,
@@ -237,6 +239,11 @@ impl Controller {
 
     pub(crate) fn seal_key(&self) -> &SealKey {
         &self.0.seal_key
+    }
+
+    /// What keeps registry credentials.
+    pub(crate) fn sealer(&self) -> Sealer {
+        Sealer::new(self.0.seal_key.clone(), self.0.config.cluster_id)
     }
 
     pub(crate) fn next_session(&self) -> u64 {

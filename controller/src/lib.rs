@@ -16,6 +16,7 @@ mod clock;
 mod cluster;
 mod config;
 mod controller;
+mod credentials;
 mod disk;
 mod errors;
 mod founding;

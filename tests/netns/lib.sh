@@ -12,10 +12,10 @@ BIN=${MUSTER_BIN:-$top/target/debug}
 checks=0
 finish() {
   local rc=$?
-  if [ $rc != 0 ]; then for h in 1 2 3; do [ -s "$W/h$h/log" ] && { echo "--- host $h:"; tail -n "${LOG_LINES:-25}" "$W/h$h/log"; }; done; fi
+  if [ $rc != 0 ]; then for h in 1 2 3 4; do [ -s "$W/h$h/log" ] && { echo "--- host $h:"; tail -n "${LOG_LINES:-25}" "$W/h$h/log"; }; done; fi
   hosts_down
   ip netns list | grep -qE "^$P[0-5]\b" && { echo "FAIL namespaces are left"; rc=1; }
-  [ -z "$(cgroup_dirs 1)$(cgroup_dirs 2)$(cgroup_dirs 3)" ] || { echo "FAIL cgroups are left"; rc=1; }
+  [ -z "$(cgroup_dirs 1)$(cgroup_dirs 2)$(cgroup_dirs 3)$(cgroup_dirs 4)" ] || { echo "FAIL cgroups are left"; rc=1; }
   pgrep -f "$W/" >/dev/null && { echo "FAIL processes are left: $(pgrep -fa "$W/" | head -n 3)"; rc=1; }
   [ $rc = 0 ] && echo "$checks passed, 0 failed"
   exit $rc

@@ -18,7 +18,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, BodyStream, Limited};
 use hyper::body::Incoming;
 use muster_calls::Error;
-use muster_model::engine::AuthConfig;
+use muster_model::{engine::AuthConfig, spec::RegistryAuth};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
@@ -120,8 +120,12 @@ impl Call {
     }
 
     /// The header as it was sent, for services that keep it.
-    pub fn raw_registry_auth(&self) -> Option<String> {
-        Some(self.header("x-registry-auth")).filter(|h| !h.is_empty()).map(str::to_owned)
+    ///
+    /// # Errors
+    /// 400 for what is no base64.
+    pub fn raw_registry_auth(&self) -> Result<Option<RegistryAuth>, Fault> {
+        let header = Some(self.header("x-registry-auth")).filter(|h| !h.is_empty());
+        Ok(header.map(RegistryAuth::given).transpose().map_err(muster_calls::Error::from)?)
     }
 
     /// Credentials for a push, which dockerd refuses without the header.

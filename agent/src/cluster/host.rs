@@ -1,29 +1,27 @@
-//! The cluster's API as this host offers it: on a manager over its controller, on a worker refused by name, on a host
-//! outside of any cluster only founding and joining one.
+//! The cluster's API as this host offers it: on a manager over its controller, on a worker refused by name unless an
+//! operator's credential is there to be used, on a host outside of any cluster only founding and joining one.
 
-use super::{logs, member::Member};
-use crate::host::Host;
+use super::{logs, member::Member, remote::Managers};
+use crate::host::{Host, Rights};
 use async_trait::async_trait;
 use muster_calls::*;
-use muster_controller::Face;
 use muster_model::{
     NetworkId, NodeId, ServiceId,
     cluster::{Network, Task, Version},
     spec::{NetworkSpec, NodeSpec, ServiceSpec},
 };
-use muster_mtls::Caller;
 use std::sync::Arc;
 
-/// The API on behalf of one caller.
+/// The API with one caller's rights.
 #[derive(Clone)]
 pub struct HostCluster {
     host: Arc<Host>,
-    caller: Caller,
+    rights: Rights,
 }
 
 impl HostCluster {
-    pub fn new(host: Arc<Host>, caller: Caller) -> Self {
-        Self { host, caller }
+    pub fn new(host: Arc<Host>, rights: Rights) -> Self {
+        Self { host, rights }
     }
 
     fn member(&self) -> Result<Arc<Member>> {
@@ -34,18 +32,40 @@ impl HostCluster {
         })
     }
 
-    fn face(&self) -> Result<Face> {
-        let controller = self.member()?.controller().ok_or_else(|| {
-            Error::unavailable(
+    /// The control plane: this host's own, or a manager's that an operator may ask.
+    fn control(&self) -> Result<Arc<dyn Cluster>> {
+        let member = self.member()?;
+        if let Some(controller) = member.controller() {
+            return Ok(Arc::new(controller.face(self.rights.caller)));
+        }
+        match self.host.operator_of(&member, self.rights)? {
+            Some(operator) => Ok(Arc::new(Managers::new(member, operator))),
+            None => Err(Error::unavailable(
                 "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.",
-            )
-        })?;
-        Ok(controller.face(self.caller))
+            )),
+        }
     }
 
     async fn logs(&self, tasks: Vec<Task>, options: Logs) -> Result<Stream<TaskLog>> {
-        let caller = self.caller.kind.to_string();
-        logs::of_tasks(self.member()?.directory(), tasks, &options, Some(&caller)).await
+        let member = self.member()?;
+        let asker = self.host.asker(&member, self.rights)?;
+        logs::of_tasks(member.directory(), tasks, &options, &asker).await
+    }
+
+    /// What this host is. With an operator's credential, a worker's host answers for the control plane, too.
+    async fn standing(&self, member: &Arc<Member>) -> Result<Membership> {
+        let mut membership = member.membership().await?;
+        let Some(said) = membership.member.as_mut().filter(|m| !m.control_available) else { return Ok(membership) };
+        match self.host.operator_of(member, self.rights) {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                said.control_available = true;
+                said.nodes = u32::try_from(member.directory().count()).unwrap_or(u32::MAX);
+                said.manager_count = u32::try_from(said.managers.len()).unwrap_or(u32::MAX);
+            }
+            Err(e) => said.error = e.message,
+        }
+        Ok(membership)
     }
 }
 
@@ -54,7 +74,7 @@ macro_rules! forwarded {
         #[async_trait]
         impl Cluster for HostCluster {
             $(async fn $m(&self, $($a: $t),*) -> Result<$r> {
-                self.face()?.$m($($a),*).await
+                self.control()?.$m($($a),*).await
             })*
             $($rest)*
         }
@@ -87,7 +107,7 @@ forwarded! { {
         async fn membership(&self) -> Result<Membership> {
             match self.host.member() {
                 None => Ok(Membership::default()),
-                Some(member) => member.membership().await,
+                Some(member) => self.standing(&member).await,
             }
         }
 
@@ -101,8 +121,8 @@ forwarded! { {
 
         async fn leave(&self, force: bool) -> Result<()> {
             // Passed on by another manager: it is that one that leaves, and this one only writes it down.
-            match self.caller.via {
-                Some(_) => self.face()?.leave(force).await,
+            match self.rights.caller.via {
+                Some(_) => self.control()?.leave(force).await,
                 None => self.host.clone().leave(force).await,
             }
         }

@@ -1,6 +1,6 @@
 //! Logs of services: every task's, gathered from the nodes they are on.
 
-use crate::directory::Directory;
+use crate::directory::{Asker, Directory};
 use futures_util::{StreamExt as _, stream};
 use muster_calls::{Error, Kind, Logs, Result, Stream, TaskLog};
 use muster_model::cluster::{Task, TaskState};
@@ -11,13 +11,13 @@ pub async fn of_tasks(
     directory: &Directory,
     tasks: Vec<Task>,
     options: &Logs,
-    caller: Option<&str>,
+    asker: &Asker,
 ) -> Result<Stream<TaskLog>> {
     let mut streams = Vec::new();
     let mut silent = Vec::new();
     for task in tasks {
         let (Some(node), true) = (task.node, task.status.state >= TaskState::Starting) else { continue };
-        match lines(directory, &task, node, options, caller).await {
+        match lines(directory, &task, node, options, asker).await {
             Ok(Some(lines)) => streams.push(lines),
             Ok(None) => {}
             Err(e) => silent.push(format!("task {} on node {node}: {e}", task.id)),
@@ -34,9 +34,9 @@ async fn lines(
     task: &Task,
     node: muster_model::NodeId,
     options: &Logs,
-    caller: Option<&str>,
+    asker: &Asker,
 ) -> Result<Option<Stream<TaskLog>>> {
-    let place = directory.node(node, caller)?;
+    let place = directory.node(node, asker)?;
     let name = super::spec::container_name(task);
     let log = match place.engine.container_logs(&name, options.clone()).await {
         Ok(log) => log,

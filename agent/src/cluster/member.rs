@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -61,6 +61,8 @@ pub struct Member {
     tls: Tls,
     directory: Directory,
     slot: Slot,
+    /// One renewal at a time: two that take up a manager's seat at once would pull it from under each other.
+    renewing: Semaphore,
     identity: IdentityDir,
     facts: watch::Sender<Facts>,
     stop: CancellationToken,
@@ -238,6 +240,7 @@ impl Member {
             tls,
             directory,
             slot,
+            renewing: Semaphore::new(1),
             identity,
             facts,
             stop,
@@ -282,11 +285,15 @@ impl Member {
         if self.tls.identity().role == CertRole::Manager {
             return Ok(());
         }
-        let managers: Vec<_> = self.facts.borrow().managers.iter().map(|(_, a)| a.clone()).collect();
         Err(Error::unavailable(format!(
             "this node is a worker: calls for other nodes are taken by managers, at {}",
-            managers.join(", ")
+            self.managers().join(", ")
         )))
+    }
+
+    /// The managers' addresses, as last heard of.
+    pub fn managers(&self) -> Vec<String> {
+        self.facts.borrow().managers.iter().map(|(_, a)| a.clone()).collect()
     }
 
     pub async fn membership(&self) -> muster_calls::Result<muster_calls::Membership> {
@@ -393,6 +400,7 @@ impl Member {
 
     /// Gets a new certificate; the role in it may be another.
     pub(super) async fn renew(&self, host: &Host) -> anyhow::Result<()> {
+        let _turn = self.renewing.acquire().await.context("renewals have ended")?;
         let facts = self.facts.borrow().clone();
         let managers: Vec<SocketAddr> = addresses(&facts.managers).into_iter().map(|(_, a)| a).collect();
         let membership = match muster_controller::renew(&self.tls, &managers, &describe(&host.config, facts.addr)).await

@@ -8,6 +8,7 @@ mod ledger;
 mod logs;
 mod member;
 mod places;
+mod remote;
 mod runner;
 mod session;
 mod spec;

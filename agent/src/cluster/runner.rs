@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use muster_agent_core::{Container, Input};
 use muster_calls::{Engine as _, Kind, ListContainers, Pull, RemoveContainer, StopContainer, WaitCondition};
 use muster_engine::{Change, LocalEngine};
-use muster_model::{TaskId, assignment::AssignmentSet, cluster::Task};
+use muster_model::{TaskId, assignment::AssignmentSet, cluster::Task, spec::AuthForm};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -182,9 +182,12 @@ impl Runner {
             return Ok(());
         }
         let span = tracing::info_span!("image.pull", image.reference = %image);
-        let auth = task.spec.container.registry_auth.as_deref().and_then(|header| {
+        let auth = task.spec.container.registry_auth.as_ref().and_then(|auth| {
             // Without them the registry decides; the secret itself is for no log.
-            let read = muster_docker_api::decode_registry_auth(header).ok();
+            let read = match auth.form() {
+                AuthForm::Given(header) => muster_docker_api::decode_registry_auth(header).ok(),
+                _ => None,
+            };
             if read.is_none() {
                 tracing::warn!(task.id = %task.id, "the registry credentials of a service cannot be read");
             }

@@ -125,7 +125,7 @@ impl WholeEngine {
         mut body: ContainerCreateBody,
     ) -> Result<ContainerCreated> {
         let mut demand = Demand::take(name, &platform, &mut body)?;
-        if self.member()?.is_none() {
+        if self.is_alone()? {
             return self.create_alone(demand, platform, body).await;
         }
         let mut copied = false;
@@ -297,7 +297,7 @@ impl WholeEngine {
             let own = round.answers.iter().find(|(p, _)| p.id == place.id).and_then(|(_, s)| s.containers.get(name));
             let own = own.map(|f| f.id.clone());
             round.name_is_free(to, own.as_deref())?;
-            if self.member()?.is_none() {
+            if self.is_alone()? {
                 break (None, own);
             }
             if !round.unreached.is_empty() && !takes_anothers_place(&place, name).await? {
@@ -333,10 +333,10 @@ impl WholeEngine {
         let (node, name) = split_node(&volume.name);
         let (node, name) = (node.map(str::to_owned), name.to_owned());
         volume.name.clone_from(&name);
-        let place = match (node.or_else(|| volume.labels.get("muster.node").cloned()), self.member()?) {
+        let place = match (node.or_else(|| volume.labels.get("muster.node").cloned()), self.is_alone()?) {
             (Some(node), _) => self.node(&node)?,
-            (None, None) => self.here(),
-            (None, Some(_)) => self.home_of_volume(&name).await?,
+            (None, true) => self.here(),
+            (None, false) => self.home_of_volume(&name).await?,
         };
         let mut made = place.engine.volume_create(volume).await?;
         super::lists::label(&mut made.labels, &place);

@@ -86,7 +86,7 @@ impl Gatherer {
     }
 
     /// Passes one node's events on until the query's end, the node's leaving the cluster, or the listener's going.
-    async fn listen(&self, place: Place, mut query: EventsQuery) -> Ended {
+    async fn listen(&self, mut place: Place, mut query: EventsQuery) -> Ended {
         let mut away = false;
         loop {
             let (_, answer) = {
@@ -130,8 +130,10 @@ impl Gatherer {
                 query.since = muster_mtls::now();
             }
             tokio::time::sleep(AGAIN).await;
-            if self.whole.place(place.id).is_err() {
-                return Ended::Gone(place.id);
+            // As who is asked may have changed with this host's role.
+            match self.whole.place(place.id) {
+                Ok(now) => place = now,
+                Err(_) => return Ended::Gone(place.id),
             }
             if !query.until.is_zero() && muster_mtls::now() >= query.until {
                 return Ended::Until;

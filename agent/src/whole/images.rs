@@ -90,7 +90,7 @@ impl WholeEngine {
 
     /// Those of the nodes that take new work.
     async fn working(&self, mut places: Vec<Place>) -> Result<Vec<Place>> {
-        if self.member()?.is_none() {
+        if self.is_alone()? {
             return Ok(places);
         }
         let nodes = self.cluster().node_list().await?;

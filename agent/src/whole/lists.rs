@@ -212,6 +212,7 @@ impl WholeEngine {
             info.driver_status.push([format!(" {}", away.node), format!("no answer: {}", away.reason)]);
         }
         info.warnings.extend(warnings(unreached));
+        info.warnings.extend(self.host.operator.get().and_then(|o| o.warning(muster_mtls::now())));
         Ok(info)
     }
 

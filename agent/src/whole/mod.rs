@@ -15,13 +15,15 @@ mod images;
 mod lists;
 mod networks;
 
-use crate::{cluster::Member, directory::Place, host::Host};
+use crate::{
+    directory::{Asker, Directory, Place},
+    host::{Host, Rights},
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use muster_calls::*;
 use muster_model::{NodeId, engine::*};
-use muster_mtls::{Caller, CallerKind};
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -33,40 +35,45 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long it waits for a node that the leader has lost, once all others have answered: it may be back by now.
 const LOST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The engine of the cluster, asked on behalf of one caller.
+/// The engine of the cluster, asked with one caller's rights.
 #[derive(Clone)]
 pub struct WholeEngine {
     host: Arc<Host>,
-    caller: CallerKind,
+    rights: Rights,
 }
 
 impl WholeEngine {
-    pub fn new(host: Arc<Host>, caller: CallerKind) -> Self {
-        Self { host, caller }
+    pub fn new(host: Arc<Host>, rights: Rights) -> Self {
+        Self { host, rights }
     }
 
-    /// On whose behalf other nodes are asked.
-    fn on_behalf(&self) -> String {
-        self.caller.to_string()
-    }
-
-    /// The control plane, asked on behalf of the same caller.
+    /// The control plane, asked with the same rights.
     fn cluster(&self) -> Arc<dyn Cluster> {
-        self.host.cluster(Caller { kind: self.caller, via: None })
+        self.host.cluster(self.rights)
     }
 
-    fn member(&self) -> Result<Option<Arc<Member>>> {
-        let member = self.host.member();
-        if let Some(member) = &member {
-            member.may_ask_others()?;
-        }
-        Ok(member)
+    /// The nodes, and as whom they are asked. `None`: this host is in no cluster.
+    ///
+    /// # Errors
+    /// `Unavailable` on a host that may not ask others.
+    fn nodes(&self) -> Result<Option<(Directory, Asker)>> {
+        let Some(member) = self.host.member() else { return Ok(None) };
+        let asker = self.host.asker(&member, self.rights)?;
+        Ok(Some((member.directory().clone(), asker)))
+    }
+
+    /// Whether this host is all there is.
+    ///
+    /// # Errors
+    /// As [`WholeEngine::nodes`].
+    fn is_alone(&self) -> Result<bool> {
+        Ok(self.nodes()?.is_none())
     }
 
     /// The nodes there are now, this one first: one outside of any cluster.
     fn places(&self) -> Result<Vec<Place>> {
-        match self.member()? {
-            Some(member) => Ok(member.directory().places(Some(&self.on_behalf()))),
+        match self.nodes()? {
+            Some((nodes, asker)) => Ok(nodes.places(&asker)),
             None => Ok(vec![self.here()]),
         }
     }
@@ -77,8 +84,8 @@ impl WholeEngine {
 
     /// The node that is called so.
     fn node(&self, name: &str) -> Result<Place> {
-        match self.member()? {
-            Some(member) => member.directory().find(name, Some(&self.on_behalf())),
+        match self.nodes()? {
+            Some((nodes, asker)) => nodes.find(name, &asker),
             None if name == self.host.config.hostname => Ok(self.here()),
             None => Err(Error::not_found(format!("no such node: {name} (this host is in no cluster)"))),
         }
@@ -86,8 +93,8 @@ impl WholeEngine {
 
     /// The node of this id.
     fn place(&self, id: NodeId) -> Result<Place> {
-        match self.member()? {
-            Some(member) => member.directory().node(id, Some(&self.on_behalf())),
+        match self.nodes()? {
+            Some((nodes, asker)) => nodes.node(id, &asker),
             None => Ok(self.here()),
         }
     }

@@ -18,7 +18,7 @@ impl WholeEngine {
             return place.engine.network_create(network).await;
         }
         let spans = matches!(network.driver.as_str(), "" | "default" | "bridge" | "overlay");
-        if self.member()?.is_none() || network.scope == "local" || !spans {
+        if self.is_alone()? || network.scope == "local" || !spans {
             return self.here().engine.network_create(network).await;
         }
         network.driver = "overlay".to_owned();

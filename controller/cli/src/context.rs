@@ -1,19 +1,13 @@
 //! Contexts: one file each, with an operator's certificate and key and the cluster's address.
 
 use anyhow::{Context as _, bail};
-use muster_mtls::{Credentials, KeyRequest};
+use muster_mtls::{KeyRequest, OperatorContext};
 use muster_proto::v1;
 use std::{fs, path::PathBuf};
 use tonic::transport::Channel;
 
 /// This host's own socket.
 pub const DEFAULT: &str = "default";
-const ADDRESS: &str = "# address: ";
-
-pub struct Stored {
-    pub addr: String,
-    pub credentials: Credentials,
-}
 
 fn folder() -> anyhow::Result<PathBuf> {
     if let Some(dir) = std::env::var_os("MUSTER_CONFIG_DIR") {
@@ -43,23 +37,17 @@ pub fn current() -> anyhow::Result<Option<String>> {
     }
 }
 
-pub fn load(name: &str) -> anyhow::Result<Stored> {
+pub fn load(name: &str) -> anyhow::Result<OperatorContext> {
     let path = file(name)?;
     let text = fs::read_to_string(&path).with_context(|| format!("context {name} ({})", path.display()))?;
-    parse(&text).with_context(|| format!("context {name} ({})", path.display()))
+    OperatorContext::parse(&text).with_context(|| format!("context {name} ({})", path.display()))
 }
 
-fn parse(text: &str) -> anyhow::Result<Stored> {
-    let addr =
-        text.lines().find_map(|l| l.strip_prefix(ADDRESS)).context("there is no address in it")?.trim().to_owned();
-    Ok(Stored { addr, credentials: Credentials::from_pem(text.as_bytes())? })
-}
-
-fn store(name: &str, addr: &str, pem: &str) -> anyhow::Result<()> {
+fn store(name: &str, context: &OperatorContext) -> anyhow::Result<()> {
     let path = file(name)?;
     let dir = path.parent().context("a context's file has a folder")?;
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-    Ok(muster_mtls::write_private(&path, format!("{ADDRESS}{addr}\n{pem}").as_bytes())?)
+    Ok(muster_mtls::write_private(&path, context.to_text().as_bytes())?)
 }
 
 /// Asks the host for an operator's certificate and stores it.
@@ -71,7 +59,7 @@ pub async fn create(channel: Channel, name: &str, addr: &str) -> anyhow::Result<
     let reply = reply.map_err(|s| anyhow::anyhow!("{}", s.message()))?.into_inner();
     let roots = reply.roots.iter().map(|r| r.to_vec().into()).collect();
     let credentials = key.complete(reply.certificate.to_vec(), roots)?;
-    store(name, addr, &credentials.to_pem())
+    store(name, &OperatorContext { addr: addr.to_owned(), credentials })
 }
 
 pub fn list() -> anyhow::Result<Vec<(String, String)>> {
@@ -103,8 +91,7 @@ pub fn export(name: &str) -> anyhow::Result<String> {
 }
 
 pub fn import(name: &str, text: &str) -> anyhow::Result<()> {
-    let c = parse(text).context("this is no exported context")?;
-    store(name, &c.addr, &c.credentials.to_pem())
+    store(name, &OperatorContext::parse(text).context("this is no exported context")?)
 }
 
 pub fn remove(name: &str) -> anyhow::Result<()> {

@@ -17,6 +17,7 @@ use crate::{
     Timing,
     clock::Clock,
     config::Storage as StorageConfig,
+    credentials::Sealer,
     disk::{Disk, Done},
     peers::{Addresses, Peers},
 };
@@ -100,6 +101,7 @@ pub(crate) struct Turn {
     storage: StorageConfig,
     me: NodeId,
     tls: Tls,
+    sealer: Sealer,
     manager: Manager,
     consensus: Consensus,
     effects: Effects,
@@ -136,6 +138,7 @@ pub(crate) struct Parts {
     pub(crate) storage: StorageConfig,
     pub(crate) me: NodeId,
     pub(crate) tls: Tls,
+    pub(crate) sealer: Sealer,
     pub(crate) manager: Manager,
     pub(crate) consensus: Consensus,
     pub(crate) disk: Disk,
@@ -146,7 +149,8 @@ pub(crate) struct Parts {
 
 impl Turn {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { clock, timing, storage, me, tls, manager, consensus, disk, hints, inbox, published } = parts;
+        let Parts { clock, timing, storage, me, tls, sealer, manager, consensus, disk, hints, inbox, published } =
+            parts;
         let peers = Peers::new(tls.clone(), inbox.clone());
         Self {
             clock,
@@ -154,6 +158,7 @@ impl Turn {
             storage,
             me,
             tls,
+            sealer,
             manager,
             consensus,
             effects: Effects::new(),

@@ -123,8 +123,9 @@ impl Turn {
         }
     }
 
-    pub(super) fn send_assignments(&mut self, node: NodeId, session: SessionId, update: AssignmentUpdate) {
+    pub(super) fn send_assignments(&mut self, node: NodeId, session: SessionId, mut update: AssignmentUpdate) {
         trace_dispatch(node, &update);
+        self.sealer.open_tasks(&mut update);
         let bytes = match rmp_serde::to_vec_named(&update) {
             Ok(bytes) => bytes,
             Err(error) => return self.stop(format!("assignments of {node} cannot be encoded: {error}")),

@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 /// An agent as its manager sees it.
-struct Agent {
+pub struct Agent {
     up: mpsc::Sender<v1::AgentMessage>,
     down: Streaming<v1::ManagerMessage>,
     set: AssignmentSet,
@@ -27,7 +27,7 @@ struct Agent {
 }
 
 impl Agent {
-    async fn open(of: &Host, at: &Host) -> Result<Self, Status> {
+    pub async fn open(of: &Host, at: &Host) -> Result<Self, Status> {
         let channel = of.tls.channel(&at.addr.to_string(), Expect::Manager).await.expect("connects");
         let (up, rx) = mpsc::channel(16);
         let hello = v1::Hello { description: serde_json::to_vec(&description("agent", of.addr)).expect("JSON").into() };
@@ -47,7 +47,7 @@ impl Agent {
     }
 
     /// Takes in messages until the agent knows what is wanted.
-    async fn until(&mut self, wanted: impl Fn(&Self) -> bool) -> Result<(), Status> {
+    pub async fn until(&mut self, wanted: impl Fn(&Self) -> bool) -> Result<(), Status> {
         while !wanted(self) {
             match self.next().await? {
                 v1::manager_message::Of::Assignments(a) => {
@@ -63,7 +63,7 @@ impl Agent {
         Ok(())
     }
 
-    fn tasks(&self) -> Vec<Arc<Task>> {
+    pub fn tasks(&self) -> Vec<Arc<Task>> {
         let tasks = self.set.items.values().filter_map(|a| match a {
             Assignment::Task(t) if t.desired <= TaskState::Running => Some(t.clone()),
             _ => None,

@@ -2,6 +2,7 @@
 
 mod agents;
 mod certificates;
+mod credentials;
 mod harness;
 mod kill;
 mod members;

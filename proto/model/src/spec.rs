@@ -3,8 +3,10 @@
 //! Field names and meanings follow the Docker Engine API's `ServiceSpec`, `TaskSpec`, `NodeSpec` and network create
 //! request (v1.50). What Muster does not do yet is not a field here, so it cannot be accepted and ignored.
 
+mod auth;
 mod constraint;
 
+pub use auth::{AuthForm, RegistryAuth};
 pub use constraint::{Attribute, Constraint, Platform};
 
 use crate::net::{Protocol, Subnet};
@@ -83,10 +85,9 @@ pub struct Driver {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSpec {
     pub image: String,
-    /// Credentials for pulling `image`. They rest with the spec in the managers' data folder (mode 0700), not sealed; agents
-    /// write them nowhere. To be shown to nobody.
+    /// Credentials for pulling `image`. Managers keep them sealed; agents write them nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub registry_auth: Option<String>,
+    pub registry_auth: Option<RegistryAuth>,
     #[serde(default)]
     pub labels: Labels,
     /// Replaces the image's entrypoint.

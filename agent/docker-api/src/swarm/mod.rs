@@ -18,7 +18,6 @@ use muster_calls::{Cluster, Membership};
 use muster_model::{
     cluster::Version,
     engine::{PeerNode, SwarmInfo},
-    spec::Role,
 };
 use std::sync::Arc;
 
@@ -39,7 +38,7 @@ pub(crate) async fn ping_state(api: &Api) -> &'static str {
     let Some(cluster) = &api.cluster else { return "inactive" };
     match cluster.membership().await {
         Ok(Membership { member: None }) => "inactive",
-        Ok(Membership { member: Some(m) }) if m.role == Role::Manager => "active/manager",
+        Ok(Membership { member: Some(m) }) if m.control_available => "active/manager",
         Ok(_) => "active/worker",
         Err(_) => "error",
     }

@@ -50,7 +50,7 @@ pub(crate) async fn create(mut call: Call) -> Outcome {
     let doc: ServiceSpecDoc = call.document().await?;
     let cluster = member_of(&call.api).await?;
     let mut spec = parse::service_spec(doc)?;
-    spec.task.container.registry_auth = call.raw_registry_auth();
+    spec.task.container.registry_auth = call.raw_registry_auth()?;
     let made = cluster.service_create(spec).await?;
     Ok(reply::json(StatusCode::CREATED, &json!({ "ID": made.id, "Warnings": or_null(&made.warnings) })))
 }
@@ -78,7 +78,7 @@ pub(crate) async fn update(mut call: Call) -> Outcome {
         "" | "none" => {
             let mut spec = parse::service_spec(doc)?;
             spec.task.container.registry_auth = match call.query.get("registryAuthFrom") {
-                "" | "spec" => call.raw_registry_auth().or(current.spec.task.container.registry_auth),
+                "" | "spec" => call.raw_registry_auth()?.or(current.spec.task.container.registry_auth),
                 "previous-spec" => current.previous_spec.and_then(|p| p.task.container.registry_auth.clone()),
                 other => {
                     return Err(Fault::bad(format!(
