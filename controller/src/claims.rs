@@ -3,7 +3,8 @@
 //!
 //! Only the leader's are asked, and they live in its memory: a new leader begins without. A claim ends by itself, since who
 //! made it may be gone. One that was settled holds on to its name as long: a host that asked its nodes before the container
-//! was made must still hear of it. Who finds after such a refusal that the container is gone says so, and gets the name.
+//! was made must still hear of it. Who finds after such a refusal that the container is gone says so, and gets the name. Room
+//! and name of a container that its node says was removed are free at once.
 
 use muster_calls::{Ask, Error, Placed, Result, name_taken};
 use muster_controller_core::{Extra, Wish, place_single};
@@ -100,8 +101,8 @@ impl Claims {
 
 /// Whether a claim's container has gone, or has another name, by what its own node said to the one that asks.
 fn is_gone(claim: &Claim, ask: &Ask) -> bool {
-    let gone = claim.container.as_ref().is_some_and(|id| ask.gone.contains(id));
-    gone && claim.name == ask.name && ask.loads.contains_key(&claim.node)
+    let (Some(id), Some(load)) = (&claim.container, ask.loads.get(&claim.node)) else { return false };
+    load.gone.contains(id) || (ask.gone.contains(id) && claim.name == ask.name)
 }
 
 fn wish(ask: &Ask) -> Wish {
@@ -219,6 +220,24 @@ mod tests {
             }
         }
         assert_eq!(claims.place(now, &state, next).expect("placed").node, NodeId::from_u128(1));
+    }
+
+    #[test]
+    fn room_is_free_again_as_soon_as_a_node_says_that_its_container_was_removed() {
+        let (mut claims, state, now) = (Claims::default(), state(1), Instant::now());
+        let port = |gone: &[&str]| {
+            let mut ask = Ask { ports: vec![(muster_model::net::Protocol::Tcp, 80)], ..ask("a", 1) };
+            ask.name = None;
+            for load in ask.loads.values_mut() {
+                load.gone.extend(gone.iter().map(|id| (*id).to_owned()));
+            }
+            ask
+        };
+        let first = claims.place(now, &state, port(&[])).expect("free");
+        assert!(claims.place(now, &state, port(&["c1"])).is_err(), "it is being made");
+        claims.settle(first.claim, Some("c1".to_owned()));
+        assert!(claims.place(now, &state, port(&["other"])).is_err(), "it is there, or was when the node was asked");
+        claims.place(now, &state, port(&["c1"])).expect("free again");
     }
 
     #[test]

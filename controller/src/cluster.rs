@@ -438,5 +438,5 @@ fn tasks(view: &View, query: &TaskQuery) -> Vec<Task> {
             && (query.nodes.is_empty() || task.node.is_some_and(|n| query.nodes.contains(&n)))
             && (query.ids.is_empty() || query.ids.contains(&task.id))
     };
-    tasks_for_people(view.state.tasks().filter(asked)).iter().map(|t| hidden_task(t)).collect()
+    tasks_for_people(view.state.tasks().filter(asked)).iter().map(hidden_task).collect()
 }

@@ -102,6 +102,7 @@ kill -KILL "$client"; wait "$client" 2>/dev/null
 quiet docker rm -f chatty talker target
 
 #### a host that goes away
+quiet docker tag box:1 gone:1
 quiet docker run -d --name lost -e "constraint:node==${P}host3" box:1 sh -c 'while :; do echo line; sleep 0.1; done'
 quiet there -d --name stays box:1 sh -c "$sleeper"
 start_client docker events --format '{{.Type}} {{.Action}} {{index .Actor.Attributes "node.name"}}'; events=$client
@@ -124,6 +125,9 @@ refuses "also when it is created" "${P}host3" docker volume create data
 prints "who names a node gets one there" there sh -c "docker run --rm -e constraint:node==${P}host2 -v data:/d box:1 echo there"
 quiet docker volume rm data
 refuses "tag says which copy has not got the name" "did not answer: ${P}host3" docker tag box:1 box:2
+refuses "rmi says where a copy may be left" "did not answer: ${P}host3" docker rmi gone:1
+is "and takes the others away" "" sh -c "for h in 1 2; do docker -H unix://$W/h\$h/run/docker.sock images -q gone:1; done"
+check "prune frees the others, and names it" sh -c "curl -s -m 20 -D - -X POST --unix-socket $whole_sock http://d/images/prune | grep -qi '^warning:.*${P}host3'"
 refuses "nothing is placed there" "not ready [${P}host3]" docker run -d -e "constraint:node==${P}host3" box:1 true
 prints "the rest takes what is new" hi docker run --rm box:1 echo hi
 for l in volumes networks images/json system/df; do
@@ -138,5 +142,6 @@ whole_again() { ! names_3 && docker ps -a --format '{{.Names}}' | grep -qx "${P}
 within 20 "and the list is whole again" whole_again
 within 20 "events tell that it is back" told reconnect
 client=$events; cut_client
+is "what it still had is removed when it is back" "Untagged: gone:1" docker rmi gone:1
 quiet docker rm -f "${P}host3/lost" stays
 is "nothing is left" "" docker ps -aq

@@ -36,6 +36,10 @@ quiet docker save -o "$W/files/box.tar" only2:1
 prints "history of another host's image" busybox-static docker history --no-trunc --format '{{.CreatedBy}}' only2:1
 prints "rmi takes every copy's name away" "Untagged: only2:1" docker rmi only2:1
 prints "load brings an image back" "Loaded image: only2:1" docker load -i "$W/files/box.tar"
+quiet on 2 tag box:1 only2:2; quiet on 3 tag box:1 only3:1
+is "save takes several of one host" "only2:1 only2:2" sh -c "docker save only2:1 only2:2 | tar -xO manifest.json | jq -r '[.[].RepoTags[]] | sort | join(\" \")'"
+refuses "what no host has together is said" "no node has all of the images only2:2, only3:1" docker save only2:2 only3:1
+quiet docker rmi only2:2 only3:1
 head -c 20000 "$W/files/box.tar" >"$W/files/half.tar"
 ends "half an archive is not loaded" 1 docker load -i "$W/files/half.tar"
 
@@ -63,6 +67,8 @@ cpus=$(nproc)
 for h in 1 2 3; do quiet docker run -d --name full$h --cpus "$cpus" -e "constraint:node==${P}host$h" box:1 sh -c "$sleeper"; done
 refuses "what running containers hold is not given twice" "3 of 3: insufficient CPU" docker run -d --cpus 1 box:1 true
 quiet docker rm -f full1 full2 full3
+at_once() { local i; for i in 1 2 3; do docker run --rm --cpus "$cpus" -e "constraint:node==${P}host2" box:1 true || return 1; done; }
+check "and is free as soon as its container is gone" at_once
 for i in 1 2 3; do quiet docker run -d --name port$i -p 8080:80 box:1; done
 refuses "a port that every host has in use is told" "host port 8080/tcp in use" docker run -d -p 8080:80 box:1
 for h in 1 2 3; do within 10 "host $h answers at the port of its container" answers $h 8080; done
@@ -221,7 +227,30 @@ refuses "but not of a host that has no such container" "own, and the container i
 quiet docker rm -f lane other; quiet docker network rm lane
 is "bridge, host and none are listed once" "bridge host none" sh -c "docker network ls --filter driver=bridge --filter driver=host --filter driver=null --format '{{.Name}}' | sort | tr '\n' ' ' | sed 's/ \$//'"
 prints "info counts all nodes" "Nodes: 3" docker info
-prints "system df sums up" "Images" docker system df
+for h in 1 2 3; do quiet docker run --name made$h -e "constraint:node==${P}host$h" box:1 sh -c "head -c 100000 /dev/zero >/f$h"; done
+for h in 2 3; do quiet docker commit made$h; done
+is "system df counts what all have" "Containers 3 0" docker system df --format '{{if eq .Type "Containers"}}{{.Type}} {{.TotalCount}} {{.Active}}{{end}}'
+usage() { api http://d/system/df | jq -r '[(.Containers | map(.SizeRw) | add >= 300000), (.Images | map(.Id) | length == (unique | length)), (.Images | map(select(.RepoTags == [] or .RepoTags == null)) | length)] | join(" ")'; }
+is "with what their containers wrote, and each image once" "true true 2" usage
+quiet docker rm made1 made2 made3
+dangling() { local h; for h in 1 2 3; do on $h images -q --filter dangling=true; done | wc -l; }
+is "images without a name are on two hosts" 2 dangling
+quiet docker image prune -f --filter "label!=muster.node.name=${P}host3"
+is "image prune spares the host that a filter leaves out" 1 dangling
+prints "and takes all without it" "Total reclaimed space" docker image prune -f
+is "wherever they are" 0 dangling
+quiet on 3 tag box:1 idle:1
+prints "image prune -a reaches names that one host alone has" "untagged: idle:1" docker image prune -af
+is "and leaves none that nobody uses" "" sh -c "for h in 1 2 3; do docker -H unix://$W/h\$h/run/docker.sock images -q; done"
+quiet docker pull "$image"; quiet docker tag "$image" box:1
+quiet docker network create "${P}host1/lane1"; quiet docker network create "${P}host3/lane3"
+for n in wide used; do quiet docker network create $n; done
+quiet docker network create --label keep=me kept
+quiet docker run -d --name user --network used -e "constraint:node==${P}host2" box:1
+pruned() { docker network prune -f --filter 'label!=keep' | grep -v : | grep . | sort | paste -sd' '; }
+is "network prune takes hosts' own and those that span them" "lane1 ${P}host3/lane3 wide" pruned
+is "not those in use, nor those that a filter keeps" "kept used" sh -c "docker network ls --filter driver=overlay --format '{{.Name}}' | grep -v ingress | sort | paste -sd' '"
+quiet docker rm -f user; quiet docker network rm used kept
 quiet docker create --name idle1 -e "constraint:node==${P}host1" box:1; quiet docker create --name idle2 -e "constraint:node==${P}host3" box:1
 prints "container prune reaches all nodes" "Deleted Containers" docker container prune -f
 is "nothing of all that is left" "" docker ps -aq

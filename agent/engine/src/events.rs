@@ -88,6 +88,14 @@ impl Events {
         let _ = self.live.send(event); // No listener is no error.
     }
 
+    /// The containers that were removed last and not before `since`: at most so many.
+    pub fn last_removed(&self, since: Timestamp, most: usize) -> impl Iterator<Item = String> {
+        let ring = self.ring.lock().unwrap_or_else(|e| e.into_inner());
+        let removed = ring.iter().rev().take_while(|e| e.time_nano >= since.0);
+        let removed = removed.filter(|e| e.kind == "container" && e.action == "destroy");
+        removed.take(most).map(|e| e.actor.id.clone()).collect::<Vec<_>>().into_iter()
+    }
+
     /// Events from `since` on out of the ring, then live ones until `until`.
     ///
     /// # Errors
@@ -198,6 +206,19 @@ mod tests {
         assert_eq!(actions(&events, with("label", "a=b")).await, ["create"]);
         let refused = events.query(EventsQuery { filters: with("bogus", "1"), ..EventsQuery::default() });
         assert_eq!(refused.err().map(|e| e.message).as_deref(), Some("invalid filter 'bogus'"));
+    }
+
+    #[test]
+    fn the_ring_tells_which_containers_were_removed_last() {
+        let events = Events::new();
+        let begun = clock::now();
+        for id in ["c1", "c2", "c3"] {
+            events.publish("container", "create", id, Strings::new());
+            events.publish("container", "destroy", id, Strings::new());
+        }
+        events.publish("network", "destroy", "n1", Strings::new());
+        assert_eq!(events.last_removed(begun, 2).collect::<Vec<_>>(), ["c3", "c2"]);
+        assert_eq!(events.last_removed(Timestamp(i64::MAX), 2).count(), 0);
     }
 
     #[tokio::test]

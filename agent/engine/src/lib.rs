@@ -36,7 +36,7 @@ mod system;
 mod volume;
 
 pub use config::EngineConfig;
-pub use container::EndpointSpec;
+pub use container::{EndpointSpec, labels_pass, until as prune_until};
 pub use engine::LocalEngine;
 pub use error::OpenError;
 pub use events::EVENT_FILTERS;

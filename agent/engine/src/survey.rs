@@ -7,10 +7,13 @@ use crate::{
     record::{Phase, Record},
 };
 use muster_calls::{Load, Survey, SurveyQuery};
+use muster_model::Timestamp;
 use std::time::Duration;
 
 /// How long a container counts as just made. Longer than a claim on a node lives.
 const RECENT: Duration = Duration::from_secs(60);
+/// Removed containers that an answer names: those of some seconds, also where containers come and go fast.
+const REMOVED: usize = 64;
 /// Containers with this label are tasks of services: the cluster counts those itself.
 const TASK_LABEL: &str = "com.docker.swarm.task.id";
 
@@ -29,8 +32,9 @@ impl Shared {
     }
 
     fn load(&self) -> Load {
-        let mut load = Load::default();
         let now = clock::now();
+        let since = Timestamp(now.0.saturating_sub(RECENT.as_nanos() as i64));
+        let mut load = Load { gone: self.events.last_removed(since, REMOVED).collect(), ..Load::default() };
         for record in self.containers.all().iter().map(|h| h.record()) {
             if record.config.labels.contains_key(TASK_LABEL) {
                 continue;

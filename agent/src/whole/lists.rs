@@ -68,6 +68,14 @@ impl Chosen {
     }
 }
 
+/// Takes the conditions on nodes out of a filter, and says whether there were any.
+///
+/// # Errors
+/// As [`Chosen::take`].
+pub(super) fn takes_nodes(filters: &mut Filters) -> Result<bool> {
+    Ok(Chosen::take(filters)? != Chosen::default())
+}
+
 /// The nodes that a filter's labels name, and whether it has one of the labels without a node.
 fn take_labels(filters: &mut Filters, key: &str) -> (BTreeSet<String>, bool) {
     let Some(labels) = filters.0.get_mut(key) else { return (BTreeSet::new(), false) };

@@ -373,7 +373,7 @@ routed! { {
         }
 
         async fn network_prune(&self, filters: Filters) -> Result<PruneReport> {
-            self.prune(&filters, |e, f| async move { e.network_prune(f).await }).await
+            self.prune_networks(filters).await
         }
     }
 }

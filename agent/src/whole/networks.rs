@@ -3,7 +3,7 @@
 use super::{WholeEngine, demand::split_node, lists};
 use crate::directory::Place;
 use muster_calls::*;
-use muster_model::engine::{Filters, NetworkCreate, NetworkCreated, NetworkResource};
+use muster_model::engine::{Filters, NetworkCreate, NetworkCreated, NetworkResource, PruneReport};
 use std::sync::Arc;
 
 impl WholeEngine {
@@ -36,6 +36,32 @@ impl WholeEngine {
         let (answers, unreached) = self.gather(ask).await?;
         let parts = answers.into_iter().map(|(place, list)| (place, list.items)).collect();
         Ok(Listed { items: lists::named_networks(parts), unreached })
+    }
+
+    /// Those of every host, and those that span hosts and nobody uses: here these are what `network create` makes. A filter
+    /// that chooses nodes spares them: they are no node's.
+    pub(super) async fn prune_networks(&self, mut filters: Filters) -> Result<PruneReport> {
+        let mut report = self.prune(&filters, |e, f| async move { e.network_prune(f).await }).await?;
+        if self.is_alone()? || lists::takes_nodes(&mut filters)? {
+            return Ok(report);
+        }
+        let until = muster_engine::prune_until(&filters)?;
+        for network in self.cluster().network_list().await? {
+            let (spec, made) = (&network.spec, network.meta.created_at);
+            if network.ingress
+                || until.is_some_and(|t| made >= t)
+                || !muster_engine::labels_pass(&filters, &spec.labels)
+            {
+                continue;
+            }
+            match self.cluster().network_remove(&network.id.to_string()).await {
+                Ok(()) => report.networks_deleted.get_or_insert_default().push(network.spec.name),
+                // Somebody uses it, or was faster.
+                Err(e) if matches!(e.kind, Kind::Conflict | Kind::NotFound) => {}
+                Err(e) => report.warnings.push(format!("network {}: {e}", network.spec.name)),
+            }
+        }
+        Ok(report)
     }
 
     /// A network's name on a container's node.

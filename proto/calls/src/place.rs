@@ -65,6 +65,8 @@ pub struct Load {
     pub ports: Vec<(Protocol, u16)>,
     /// Ids of those made within the last minute.
     pub recent: BTreeSet<String>,
+    /// Ids of those removed last: what was claimed for them is free again.
+    pub gone: BTreeSet<String>,
 }
 
 /// What a container asks of the node that it is to run on.

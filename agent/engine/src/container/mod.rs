@@ -36,7 +36,7 @@ pub use create::EndpointSpec;
 pub(crate) use create::{cluster_place, image_config, no_such_image};
 pub(crate) use handle::{Containers, Handle, View};
 pub(crate) use logs::is_live;
-pub(crate) use prune::{labels_pass, until};
+pub use prune::{labels_pass, until};
 pub(crate) use restart::{Backoff, at_daemon_start};
 pub(crate) use shm::sweep as sweep_shm;
 pub(crate) use up::{bring_down, forget_places};

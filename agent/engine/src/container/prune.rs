@@ -13,7 +13,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// `Invalid` for several or an unreadable one.
-pub(crate) fn until(filters: &Filters) -> Result<Option<Timestamp>> {
+pub fn until(filters: &Filters) -> Result<Option<Timestamp>> {
     let mut values = filters.values("until");
     let (Some(text), None) = (values.next(), values.next()) else {
         return if filters.contains("until") {
@@ -59,7 +59,7 @@ fn go_duration(text: &str) -> Option<Duration> {
 }
 
 /// Whether labels pass both `label` and `label!`.
-pub(crate) fn labels_pass(filters: &Filters, labels: &Strings) -> bool {
+pub fn labels_pass(filters: &Filters, labels: &Strings) -> bool {
     filters.matches_labels("label", labels) && filters.excludes_labels("label!", labels)
 }
 
