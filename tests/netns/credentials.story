@@ -53,7 +53,8 @@ check "no view shows it" hidden
 leader() { local h; for h in 1 2 3; do muster_on $h node ls --format '{{.Hostname}} {{.ManagerStatus}}' 2>/dev/null | sed -n "s/^${P}host\(.\) Leader/\1/p" | grep . && return 0; done; return 1; }
 # anew HOST: the service has to pull once more, by its node's word. No client gives the password again.
 anew() {
-  local gone; gone() { ! on 4 image inspect "$private/web:1" >/dev/null 2>&1 || { on 4 rmi "$private/web:1" >/dev/null 2>&1; false; }; }
+  # The image is there by its digest alone, as the client gave it.
+  local gone; gone() { local images; [ -z "$(on 4 ps -aq)" ] || return 1; images=$(on 4 images -q) || return 1; [ -z "$images" ] || { on 4 rmi -f $images >/dev/null 2>&1; false; }; }
   on "$1" service update -d --replicas 0 web >/dev/null && within 40 "the worker has the image no more" gone
   on "$1" service update -d --replicas 1 web >/dev/null && within 60 "$2" answers 4 8080
 }

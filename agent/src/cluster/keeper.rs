@@ -55,8 +55,10 @@ impl Keeper {
     pub(super) async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut events: mpsc::Receiver<Event>) {
         let mut effects = Vec::new();
         self.worker.resume(now(), &mut effects);
+        // Those that are to stop as well: somebody has to hear of their end.
+        let run = |phase| matches!(phase, Phase::Running | Phase::Stopping);
         let running: Vec<Arc<Task>> =
-            self.worker.tasks().filter(|(_, _, p)| matches!(p, Phase::Running)).map(|(t, ..)| t.clone()).collect();
+            self.worker.tasks().filter(|(.., phase)| run(*phase)).map(|(t, ..)| t.clone()).collect();
         running.into_iter().for_each(|t| self.runner.watch(t));
         self.perform(effects).await;
         loop {
