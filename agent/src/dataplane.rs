@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use muster_agent_core::view;
 use muster_ebpf_net::{DataPlane, DnsPorts, Surroundings};
-use muster_engine::net::{Network, NetworkError, Sandbox};
+use muster_engine::net::{Foreign, Network, NetworkError, Sandbox};
 use muster_model::{
     NodeId,
     assignment::AssignmentSet,
@@ -123,7 +123,8 @@ impl HostNetwork {
         if !sandbox.dns.embedded {
             return Ok(None);
         }
-        let scopes: Vec<Scope> = sandbox.endpoints.iter().map(|e| e.scope).collect();
+        let own = sandbox.endpoints.iter().map(|e| e.scope);
+        let scopes: Vec<Scope> = own.chain(sandbox.foreign.iter().map(|f| f.scope)).collect();
         let known = |r: &Resolver| {
             r.set_scopes(scopes.clone());
             DnsPorts { udp: r.udp_port, tcp: r.tcp_port }
@@ -247,7 +248,11 @@ impl Keeper {
     /// Makes the kernel and the name server equal to what is known now, and tells everybody who waits.
     fn settle(&mut self, waiting: Vec<Waiting>) {
         let endpoints = self.endpoints();
-        self.names.store(Arc::new(view::names(&self.set, &endpoints)));
+        let mut names = view::names(&self.set, &endpoints);
+        for foreign in self.sandboxes.values().flat_map(|(s, _)| &s.foreign) {
+            add_names(&mut names, foreign);
+        }
+        self.names.store(Arc::new(names));
         let mut view = view::node_view(self.me, &self.set, &endpoints, self.overlay_mtu);
         for endpoint in &endpoints {
             if let Some(network) = view.networks.get_mut(&endpoint.scope)
@@ -316,6 +321,17 @@ impl Keeper {
 
     fn endpoints(&self) -> Vec<view::Endpoint> {
         self.sandboxes.values().flat_map(|(s, _)| endpoints_of(s)).collect()
+    }
+}
+
+/// Of a container on a network that is not ours to carry, its names are all that is ours.
+fn add_names(names: &mut Names, foreign: &Foreign) {
+    let table = names.entry(foreign.scope).or_default();
+    for name in foreign.names.iter().map(|n| n.to_ascii_lowercase()) {
+        table.names.entry(name.clone()).or_default().push(foreign.ip);
+        if let Some(ip) = foreign.ip6 {
+            table.names6.entry(name).or_default().push(ip);
+        }
     }
 }
 

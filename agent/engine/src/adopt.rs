@@ -60,6 +60,8 @@ pub(crate) async fn adopt(shared: &Arc<Shared>) -> Result<(), OpenError> {
     }
     shared.sweep_run_dir(&keep).map_err(OpenError::io("sweep", &shared.config.run_dir))?;
     sweep_roots(shared, &found, &roots).await;
+    found.iter().filter(|f| f.alive || f.ended.is_some()).for_each(|f| shared.hold_endpoints(&f.record));
+    shared.settle_at_start().await;
     let mut ended = Vec::new();
     for found in found {
         ended.extend(enter(shared, found).await);

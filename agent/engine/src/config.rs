@@ -7,7 +7,7 @@ use crate::{
 use muster_image::Store;
 use muster_model::net::Subnet;
 use muster_runtime::Runtime;
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 /// Where an engine lives, what it builds on, and its defaults. Every path it touches comes from here, so that several
 /// engines run side by side on one kernel.
@@ -39,6 +39,8 @@ pub struct EngineConfig {
     pub labels: Vec<String>,
     /// Where plugins are looked for: folders with their sockets or descriptions.
     pub plugin_dirs: Vec<PathBuf>,
+    /// How long a plugin may take to answer. Where something ends, a third of it.
+    pub plugin_patience: Duration,
     /// Log driver of containers that name none.
     pub log_driver: String,
     /// The systemd journal's socket.
@@ -79,6 +81,7 @@ impl EngineConfig {
             plugin_dirs: ["/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins"]
                 .map(PathBuf::from)
                 .to_vec(),
+            plugin_patience: Duration::from_secs(30),
             log_driver: "json-file".to_owned(),
             journal_socket: PathBuf::from("/run/systemd/journal/socket"),
             otlp: None,

@@ -9,7 +9,7 @@ use crate::{
     exec::Execs,
     image::Roots,
     names,
-    net::{Networks, Ports, netns},
+    net::{Ledger, Networks, Ports, netns},
     plugin::Plugins,
     record::{Durability, Record, durable},
     volume::{Volumes, image_root, sweep_pins},
@@ -40,6 +40,7 @@ pub(crate) struct Shared {
     pub id: String,
     pub containers: Containers,
     pub networks: Networks,
+    pub ledger: Ledger,
     pub ports: Ports,
     pub plugins: Arc<Plugins>,
     pub volumes: Volumes,
@@ -70,12 +71,13 @@ impl LocalEngine {
         }
         durable::sweep(&config.data_dir)?;
         let networks = Networks::open(&config.data_dir.join("networks"), &config)?;
-        let plugins = Arc::new(Plugins::new(config.plugin_dirs.clone()));
+        let plugins = Arc::new(Plugins::new(config.plugin_dirs.clone(), config.plugin_patience));
         let volumes = Volumes::open(&config.data_dir.join("volumes"), plugins.clone())?;
         let shared = Arc::new(Shared {
             id: engine_id(&config.data_dir)?,
             containers: Containers::default(),
             networks,
+            ledger: Ledger::open(&config.data_dir.join("endpoints"))?,
             plugins,
             ports: Ports::default(),
             volumes,

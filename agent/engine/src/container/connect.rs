@@ -19,6 +19,7 @@ impl Shared {
         match self.networks.find(name) {
             Ok(network) => self.place(&network, settings),
             Err(e) if e.kind == Kind::NotFound && self.config.spanning.is_member() => {
+                check_driver_opts(&settings.driver_opts)?;
                 Ok(Place { network: name.to_owned(), spanning: true, ..asked_for(settings)? })
             }
             Err(e) => Err(e),
@@ -26,11 +27,14 @@ impl Shared {
     }
 
     fn place(&self, network: &NetworkRecord, settings: EndpointSettings) -> Result<Place> {
-        if network.driver != "bridge" {
+        if matches!(network.driver.as_str(), "host" | "null") {
             return Err(Error::invalid(format!(
                 "container cannot be connected to network {}: only its network mode can",
                 network.name
             )));
+        }
+        if network.driver == "bridge" {
+            check_driver_opts(&settings.driver_opts)?;
         }
         let place = asked_for(settings)?;
         if (place.wanted_ip.is_some() || place.wanted_ip6.is_some()) && network.is_predefined() {
@@ -65,7 +69,6 @@ fn asked_for(settings: EndpointSettings) -> Result<Place> {
         "" => None,
         text => Some(text.parse().map_err(|_| Error::invalid(format!("invalid IPv6 address: {text}")))?),
     };
-    check_driver_opts(&settings.driver_opts)?;
     links::check_place(&settings.links)?;
     let wanted_ip = match ipam.ipv4_address.as_str() {
         "" => None,
@@ -88,7 +91,7 @@ fn asked_for(settings: EndpointSettings) -> Result<Place> {
 }
 
 /// Six pairs of hexadecimal digits between colons; no group address.
-fn parse_mac(text: &str) -> Option<Mac> {
+pub(crate) fn parse_mac(text: &str) -> Option<Mac> {
     let bytes: Vec<u8> = text
         .split([':', '-'])
         .map(|b| (b.len() == 2 && b.bytes().all(|c| c.is_ascii_hexdigit())).then(|| u8::from_str_radix(b, 16).ok())?)
@@ -125,17 +128,21 @@ impl Actor {
         place.got = Some(self.shared.take_place(&self.record, &mut place, index).await?);
         // One that was named by its id has its name now.
         if let Err(e) = self.not_on(&place) {
-            self.shared.release_place(&self.record.id, &place);
+            self.shared.release_place(&self.record.id, &place).await;
             self.shared.release_attachment(&mut place);
             return Err(e);
         }
-        self.record.places.push(place.clone());
-        let connected = self.apply_places().await;
+        self.record.places.push(place);
+        let connected = self.join_and_apply().await;
+        // The last one, which has joined meanwhile if it is a plugin's.
+        let mut place = self.record.places.last().cloned().unwrap_or_default();
         if connected.is_err() {
             self.record.places.pop();
-            self.shared.release_place(&self.record.id, &place);
+            self.shared.release_place(&self.record.id, &place).await;
             self.shared.release_attachment(&mut place);
-            let _ = self.shared.sync_network(&self.record).await; // Back to what it was; the first error is the user's.
+            // Back to what it was; the first error is the user's.
+            let _ = self.shared.sync_network(&self.record).await;
+            let _ = self.shared.follow_exit(&mut self.record).await;
             return connected;
         }
         links::joined(&self.shared, &self.record, &place).await;
@@ -174,7 +181,7 @@ impl Actor {
             self.record.places.insert(at, place);
             return Err(e);
         }
-        self.shared.release_place(&self.record.id, &place);
+        self.shared.release_place(&self.record.id, &place).await;
         self.shared.release_attachment(&mut place);
         self.publish();
         if place.got.is_some() {
@@ -183,10 +190,18 @@ impl Actor {
         Ok(())
     }
 
+    async fn join_and_apply(&mut self) -> Result<()> {
+        let last = self.record.places.len().saturating_sub(1);
+        self.shared.join_place(&mut self.record, last).await?;
+        self.apply_places().await
+    }
+
     async fn apply_places(&mut self) -> Result<()> {
+        self.shared.ports_follow_exit(&mut self.record)?;
         let sandbox = self.shared.sandbox(&self.record);
         let attached = self.shared.config.network.attach(&sandbox).await;
         attached.map_err(|e| Error::internal(format!("failed to set up container networking: {e}")))?;
+        self.shared.follow_exit(&mut self.record).await?;
         etc::rewrite_resolver(&self.shared, &self.record).await?;
         self.persist(Durability::Power).await?;
         self.publish();

@@ -155,12 +155,12 @@ impl Shared {
         };
         if let Some(got) = &place.got {
             settings.endpoint_id.clone_from(&got.endpoint_id);
-            settings.gateway = got.gateway.to_string();
+            settings.gateway = shown(got.gateway.into());
             settings.ip_address = got.ip.to_string();
             settings.ip_prefix_len = got.prefix.into();
             settings.mac_address = got.mac.to_string();
             if let Some((ip, network)) = got.v6 {
-                settings.ipv6_gateway = network.gateway.to_string();
+                settings.ipv6_gateway = shown(network.gateway.into());
                 settings.global_ipv6_address = ip.to_string();
                 settings.global_ipv6_prefix_len = network.subnet.prefix().into();
             }
@@ -178,6 +178,11 @@ impl Shared {
         let bytes = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         Ok((bytes(written), bytes(written.saturating_add(image))))
     }
+}
+
+/// A gateway; there may be none.
+fn shown(ip: std::net::IpAddr) -> String {
+    if ip.is_unspecified() { String::new() } else { ip.to_string() }
 }
 
 fn text(path: &Path) -> String {

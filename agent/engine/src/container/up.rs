@@ -51,6 +51,7 @@ async fn try_up(shared: &Shared, record: &mut Record, waiting: &mut Vec<Waiting>
     record.state.phase = Phase::Starting;
     let (root, netns) = tokio::join!(shared.roots.mount(&record.id), make_netns(shared, record));
     let (root, ()) = (root?, netns?);
+    shared.join_places(record).await?;
     // Held until the runtime has made its mounts.
     let acquired = shared.acquire_mounts(record).await?;
     shm::make(shared, record, &joined).await?;
@@ -142,16 +143,18 @@ fn log_config(shared: &Shared, record: &Record) -> Result<LogConfig, Error> {
 /// said in the log.
 pub(crate) async fn bring_down(shared: &Shared, record: &Record, leased: bool) {
     let id = &record.id;
-    let (deleted, detached) = tokio::join!(shared.config.runtime.delete(id, true), shared.detach_network(record));
+    // One that has left all of its networks has its namespace still.
+    let netns = Some(shared.netns(id)).filter(|path| !record.places.is_empty() || path.exists());
+    let detach = async { if netns.is_some() { shared.config.network.detach(id).await } else { Ok(()) } };
+    let (deleted, detached) = tokio::join!(shared.config.runtime.delete(id, true), detach);
     if let Err(e) = deleted {
         tracing::error!(container.id = %id, error = %e, "the runtime cannot delete a container");
     }
     if let Err(e) = detached {
         tracing::error!(container.id = %id, error = %e, "the network cannot forget a container");
     }
-    shared.release_places(record);
+    shared.release_places(record).await;
     shared.release_mounts(record).await;
-    let netns = (!record.places.is_empty()).then(|| shared.netns(id));
     let memory = (record.host.ipc_mode == "shareable").then(|| shared.shm(id));
     if netns.is_some() || memory.is_some() {
         let removed = error::blocking(move || {

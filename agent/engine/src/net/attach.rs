@@ -30,7 +30,7 @@ impl Shared {
         let (ip, mac) = (given.ip, place.wanted_mac.unwrap_or(Mac::of(given.ip)));
         let (gateway, prefix) = (given.gateway, given.subnet.prefix());
         place.cluster = Some(cluster_place(&given));
-        Ok(Got { endpoint_id: names::new_id(), ip, mac, gateway, prefix, ifname, v6: None })
+        Ok(Got { endpoint_id: names::new_id(), ip, mac, gateway, prefix, ifname, ..Got::default() })
     }
 
     fn attach_request(&self, record: &Record, place: &Place, id: AttachmentId) -> AttachRequest {

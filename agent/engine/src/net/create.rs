@@ -5,6 +5,7 @@ use super::{
     networks::{
         BINDING_OPTION, ICC_OPTION, MASQUERADE_OPTION, MTU_OPTION, NetworkRecord, Networks, PREDEFINED, parse_bool,
     },
+    remote::{NULL_IPAM, is_plugin},
 };
 use crate::{error, names};
 use muster_calls::{Error, Result};
@@ -24,25 +25,41 @@ impl Networks {
     /// `Conflict` for a used name, `Forbidden` for predefined names and overlapping subnets, `Invalid` and `Unimplemented`
     /// naming the field.
     pub fn create(&self, body: NetworkCreate) -> Result<Arc<NetworkRecord>> {
+        let _making = self.making.lock().unwrap_or_else(|e| e.into_inner());
+        self.add(self.draft(body)?).map_err(error::disk)
+    }
+
+    /// As [`Networks::create`], of a network that plugins are to make: its name and subnets are held until
+    /// [`Networks::settle`] or [`Networks::abandon`]. Addresses of a plugin are still to be asked for.
+    pub(super) fn reserve(&self, body: NetworkCreate) -> Result<NetworkRecord> {
+        let _making = self.making.lock().unwrap_or_else(|e| e.into_inner());
+        Ok(self.hold_pending(self.draft(body)?))
+    }
+
+    fn draft(&self, body: NetworkCreate) -> Result<NetworkRecord> {
         check_name(&body.name)?;
         check_kind(&body)?;
-        let _making = self.making.lock().unwrap_or_else(|e| e.into_inner());
-        if self.all().iter().any(|n| n.name == body.name) {
+        if self.all_and_pending().iter().any(|n| n.name == body.name) {
             return Err(Error::conflict(format!("network with name {} already exists", body.name)));
         }
         let ipam = body.ipam.clone().unwrap_or_default();
         let mut record = NetworkRecord {
             name: body.name,
-            driver: "bridge".to_owned(),
+            driver: if is_plugin(&body.driver) { body.driver.clone() } else { "bridge".to_owned() },
             internal: body.internal,
             attachable: body.attachable,
             labels: body.labels,
-            options: check_options(body.options)?,
+            options: if is_plugin(&body.driver) { body.options } else { check_options(body.options)? },
+            ipam_driver: if ipam.driver == "default" { String::new() } else { ipam.driver.clone() },
             ipam_options: ipam.options.clone(),
             enable_ipv6: body.enable_ipv6 == Some(true),
             ..NetworkRecord::default()
         };
         let (config, config6) = configs(ipam)?;
+        if !record.ipam_driver.is_empty() {
+            check_own_addresses(&record, &config, config6.is_some())?;
+            return Ok(record);
+        }
         self.choose_addresses(&mut record, config)?;
         match (record.enable_ipv6, config6) {
             (true, config) => self.choose_addresses6(&mut record, config.unwrap_or_default())?,
@@ -54,7 +71,16 @@ impl Networks {
             }
             (false, None) => {}
         }
-        self.add(record).map_err(error::disk)
+        Ok(record)
+    }
+
+    /// Checks what an address plugin gave to a network of the engine's own: it must not overlap another.
+    pub(super) fn check_leased(&self, record: &NetworkRecord) -> Result<()> {
+        if record.is_remote() {
+            return Ok(());
+        }
+        record.subnet.map_or(Ok(()), |s| self.check_overlap(s).map(drop))?;
+        record.subnet6.map_or(Ok(()), |s| self.check_overlap6(s).map(drop))
     }
 
     fn choose_addresses6(&self, record: &mut NetworkRecord, config: IpamConfig) -> Result<()> {
@@ -93,7 +119,7 @@ impl Networks {
     }
 
     fn check_overlap6(&self, subnet: Subnet6) -> Result<Subnet6> {
-        match self.all().iter().find(|n| n.subnet6.is_some_and(|s| s.overlaps(subnet))) {
+        match self.all_and_pending().iter().find(|n| n.subnet6.is_some_and(|s| s.overlaps(subnet))) {
             Some(other) => Err(Error::forbidden(format!(
                 "invalid pool request: Pool overlaps with other one on this address space (subnet {subnet}, network {})",
                 other.name
@@ -147,7 +173,7 @@ impl Networks {
     }
 
     fn check_overlap(&self, subnet: Subnet) -> Result<Subnet> {
-        match self.all().iter().find(|n| n.subnet.is_some_and(|s| s.overlaps(subnet))) {
+        match self.all_and_pending().iter().find(|n| n.subnet.is_some_and(|s| s.overlaps(subnet))) {
             Some(other) => Err(Error::forbidden(format!(
                 "invalid pool request: Pool overlaps with other one on this address space (subnet {subnet}, network {})",
                 other.name
@@ -183,11 +209,8 @@ fn check_kind(body: &NetworkCreate) -> Result<()> {
             ));
         }
         known @ ("macvlan" | "ipvlan") => return Err(Error::unimplemented(format!("network driver {known}"))),
-        other => {
-            return Err(Error::not_found(format!(
-                "could not find plugin {other} in v1 plugin registry: plugin not found"
-            )));
-        }
+        // A plugin, which has said that it is there.
+        _ => {}
     }
     if !matches!(body.scope.as_str(), "" | "local") {
         return Err(Error::invalid(format!(
@@ -205,6 +228,21 @@ fn check_kind(body: &NetworkCreate) -> Result<()> {
         ),
     ];
     refused.into_iter().find(|(set, _)| *set).map_or(Ok(()), |(_, what)| Err(Error::unimplemented(what)))
+}
+
+/// What is asked for of addresses that a driver of their own gives.
+fn check_own_addresses(record: &NetworkRecord, four: &IpamConfig, six: bool) -> Result<()> {
+    if six && !record.enable_ipv6 {
+        return Err(Error::invalid("an IPv6 subnet needs a network with IPv6 (EnableIPv6, --ipv6)"));
+    }
+    let null = record.ipam_driver == NULL_IPAM;
+    if null && !record.is_remote() {
+        return Err(Error::invalid("IPAM driver null: a bridge network needs addresses"));
+    }
+    if null && (*four != IpamConfig::default() || record.enable_ipv6) {
+        return Err(Error::invalid("IPAM driver null gives no addresses: it takes no IPAM.Config and no IPv6"));
+    }
+    Ok(())
 }
 
 fn check_options(options: Strings) -> Result<Strings> {
@@ -225,10 +263,7 @@ fn check_options(options: Strings) -> Result<Strings> {
 }
 
 /// What is asked for of IPv4 (everything may be left open) and of IPv6.
-fn configs(ipam: Ipam) -> Result<(IpamConfig, Option<IpamConfig>)> {
-    if !matches!(ipam.driver.as_str(), "" | "default") {
-        return Err(Error::unimplemented(format!("IPAM driver {}", ipam.driver)));
-    }
+pub(super) fn configs(ipam: Ipam) -> Result<(IpamConfig, Option<IpamConfig>)> {
     let is_v6 = |c: &IpamConfig| [&c.subnet, &c.ip_range, &c.gateway].into_iter().any(|t| t.contains(':'));
     let (mut six, mut four): (Vec<_>, Vec<_>) = ipam.config.into_iter().partition(is_v6);
     if six.len() > 1 || four.len() > 1 {

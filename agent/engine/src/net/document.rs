@@ -1,6 +1,6 @@
 //! Networks in Docker's documents, and the calls on them.
 
-use super::networks::NetworkRecord;
+use super::{networks::NetworkRecord, remote::needs_plugin};
 use crate::{
     container::{Command, labels_pass, until},
     engine::Shared,
@@ -37,7 +37,7 @@ fn document(network: &NetworkRecord, containers: BTreeMap<String, NetworkContain
         enable_ipv4: true,
         enable_ipv6: network.enable_ipv6,
         ipam: Ipam {
-            driver: "default".to_owned(),
+            driver: if network.ipam_driver.is_empty() { "default".to_owned() } else { network.ipam_driver.clone() },
             options: network.ipam_options.clone(),
             config: config.into_iter().chain(config6).collect(),
         },
@@ -53,7 +53,12 @@ fn document(network: &NetworkRecord, containers: BTreeMap<String, NetworkContain
 impl Shared {
     pub(crate) async fn network_create(self: &Arc<Self>, body: NetworkCreate) -> Result<NetworkCreated> {
         let shared = self.clone();
-        let network = error::blocking(move || shared.networks.create(body)).await?;
+        let network = if needs_plugin(&body) {
+            // To its end, also when the client goes.
+            self.finish(async move { shared.make_remote(body).await }).await?
+        } else {
+            error::blocking(move || shared.networks.create(body)).await?
+        };
         self.network_event(&network, "create");
         Ok(NetworkCreated { id: network.id.clone(), warning: String::new() })
     }
@@ -90,7 +95,7 @@ impl Shared {
 
     /// The running containers on a network.
     fn on_network(&self, network: &NetworkRecord) -> BTreeMap<String, NetworkContainer> {
-        let host = network.driver != "bridge";
+        let host = matches!(network.driver.as_str(), "host" | "null");
         let entry = |record: Arc<crate::record::Record>| {
             if host {
                 let here = record.state.is_running() && record.host.network_mode == network.name;
@@ -113,7 +118,7 @@ impl Shared {
 
     pub(crate) async fn network_remove(&self, name: &str) -> Result<()> {
         let network = self.networks.find(name)?;
-        self.networks.remove(&network).await?;
+        self.remove_network(&network).await?;
         self.network_event(&network, "destroy");
         Ok(())
     }
@@ -143,7 +148,7 @@ impl Shared {
                 continue;
             }
             // One that somebody is on stays.
-            if self.networks.remove(&network).await.is_ok() {
+            if self.remove_network(&network).await.is_ok() {
                 self.network_event(&network, "destroy");
                 deleted.push(network.name.clone());
             }

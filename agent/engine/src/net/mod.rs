@@ -1,4 +1,4 @@
-//! Networks of this host: their records and addresses, published ports, namespaces, and the wall to the data plane.
+//! Networks of this host: their records and addresses, published ports, namespaces, plugins, and the wall to the data plane.
 //!
 //! Read [`Network`] and [`Sandbox`] first: they are what a data plane implements and is told.
 
@@ -12,11 +12,12 @@ mod options;
 mod plug;
 mod ports;
 mod publish;
+mod remote;
 mod sandbox;
 mod spanning;
 
 pub use ipam::default_pools;
-pub use plug::{Dns, Endpoint, Network, NetworkError, NoNetwork, Published, Sandbox};
+pub use plug::{Dns, Endpoint, Foreign, Network, NetworkError, NoNetwork, Published, Sandbox};
 
 pub use spanning::{NoSpanning, Spanning};
 
@@ -24,4 +25,5 @@ pub(crate) use networks::{NetworkRecord, Networks};
 pub(crate) use options::check_driver_opts;
 pub(crate) use ports::Ports;
 pub(crate) use publish::parse_port;
+pub(crate) use remote::{Joined, Ledger, NETWORK_DRIVER};
 pub(crate) use sandbox::gives_names;

@@ -1,6 +1,9 @@
 //! The networks of this host: what they are, who is on them, which addresses are taken.
 
-use super::ipam::{self, Ipam, Range};
+use super::{
+    ipam::{self, Ipam, Range},
+    remote::Pool,
+};
 use crate::{
     clock,
     config::EngineConfig,
@@ -38,7 +41,7 @@ pub(crate) struct NetworkRecord {
     pub id: String,
     pub name: String,
     pub created: Timestamp,
-    /// `bridge`, `host` or `null`.
+    /// `bridge`, `host` or `null`; else a plugin.
     pub driver: String,
     /// Number of its [`muster_model::net::Scope`]; never used twice on this host.
     pub scope: u32,
@@ -52,6 +55,13 @@ pub(crate) struct NetworkRecord {
     pub labels: Strings,
     pub options: Strings,
     pub ipam_options: Option<Strings>,
+    /// Who gives addresses: empty is the engine.
+    pub ipam_driver: String,
+    /// What an address plugin gave, by family.
+    pub pool: Option<Pool>,
+    pub pool6: Option<Pool>,
+    /// Plugins may know it, and nobody else does: it was being made or removed.
+    pub unsettled: bool,
     /// The subnet was chosen by a user: only then may containers ask for an address (as in Docker).
     pub subnet_given: bool,
     /// IPv6 besides IPv4. The fields below are as their namesakes above.
@@ -66,6 +76,16 @@ pub(crate) struct NetworkRecord {
 impl NetworkRecord {
     pub fn is_predefined(&self) -> bool {
         PREDEFINED.contains(&self.name.as_str())
+    }
+
+    /// Whether a plugin drives it.
+    pub fn is_remote(&self) -> bool {
+        super::remote::is_plugin(&self.driver)
+    }
+
+    /// Whether plugins have a part in each endpoint.
+    pub(super) fn asks_plugins(&self) -> bool {
+        self.is_remote() || !self.ipam_driver.is_empty()
     }
 
     /// Whether its containers are kept from each other.
@@ -103,6 +123,10 @@ pub(super) struct Inner {
     pub ipam: Ipam,
     /// Containers with an interface on a network, by network id.
     pub users: BTreeMap<String, BTreeSet<String>>,
+    /// Being made by plugins: they hold a name and subnets, and nobody sees them.
+    pending: BTreeMap<String, Arc<NetworkRecord>>,
+    /// Left half-made or half-removed by the daemon before.
+    unsettled: Vec<NetworkRecord>,
     next_scope: u32,
 }
 
@@ -128,7 +152,7 @@ impl Networks {
         }
         let Some(bytes) = durable::read(path)? else { return Ok(()) };
         match serde_json::from_slice::<NetworkRecord>(&bytes) {
-            Ok(record) => self.lock().enter(record),
+            Ok(record) => self.lock().read(record),
             Err(e) => {
                 tracing::error!(path = %path.display(), error = %e, "a network record cannot be read and is left alone")
             }
@@ -164,9 +188,7 @@ impl Networks {
 
     /// Gives a network its id and number, writes it down and enters it. Blocks on the disk.
     pub(super) fn add(&self, mut record: NetworkRecord) -> std::result::Result<Arc<NetworkRecord>, durable::Error> {
-        record.id = names::new_id();
-        record.created = clock::now();
-        record.scope = self.lock().take_scope();
+        self.identify(&mut record);
         let bytes = serde_json::to_vec(&record).map_err(|e| durable::Error::at("encode", &self.folder)(e.into()))?;
         durable::write(&self.path(&record.id), &bytes, Durability::Power)?;
         let id = record.id.clone();
@@ -175,13 +197,110 @@ impl Networks {
         Ok(inner.by_id[&id].clone())
     }
 
+    fn identify(&self, record: &mut NetworkRecord) {
+        record.id = names::new_id();
+        record.created = clock::now();
+        record.scope = self.lock().take_scope();
+    }
+
+    /// Holds the name and the subnets of a network that plugins are about to make.
+    pub(super) fn hold_pending(&self, mut record: NetworkRecord) -> NetworkRecord {
+        self.identify(&mut record);
+        self.lock().pending.insert(record.id.clone(), Arc::new(record.clone()));
+        record
+    }
+
+    /// Lets go of what [`Networks::hold_pending`] held.
+    pub(super) fn abandon(&self, id: &str) {
+        self.lock().pending.remove(id);
+    }
+
+    /// Writes a record down.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(super) async fn write(&self, record: &NetworkRecord) -> Result<()> {
+        let path = self.path(&record.id);
+        let bytes = serde_json::to_vec(record).map_err(|e| Error::internal(format!("network {}: {e}", record.name)))?;
+        error::blocking(move || durable::write(&path, &bytes, Durability::Power).map_err(error::disk)).await
+    }
+
+    /// Enters a network that plugins have made, or have not removed.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(super) async fn settle(&self, record: NetworkRecord) -> Result<Arc<NetworkRecord>> {
+        let written = self.write(&record).await;
+        let id = record.id.clone();
+        let mut inner = self.lock();
+        inner.pending.remove(&id);
+        written?;
+        inner.enter(record);
+        Ok(inner.by_id[&id].clone())
+    }
+
+    /// Those that the daemon before left unsettled: whoever asks has them to settle.
+    pub(super) fn take_unsettled(&self) -> Vec<NetworkRecord> {
+        std::mem::take(&mut self.lock().unsettled)
+    }
+
+    /// Those that there are, and those that are being made.
+    pub(super) fn all_and_pending(&self) -> Vec<Arc<NetworkRecord>> {
+        let inner = self.lock();
+        inner.by_id.values().chain(inner.pending.values()).cloned().collect()
+    }
+
+    /// Notes that a container is on a network.
+    ///
+    /// # Errors
+    /// `NotFound` when it has been removed.
+    pub(super) fn enter_user(&self, network: &NetworkRecord, container: &str) -> Result<()> {
+        let mut inner = self.lock();
+        if !inner.by_id.contains_key(&network.id) {
+            return Err(Error::not_found(format!("network {} not found", network.name)));
+        }
+        inner.users.entry(network.id.clone()).or_default().insert(container.to_owned());
+        Ok(())
+    }
+
+    /// Takes the addresses of a place from the engine's own pools.
+    ///
+    /// # Errors
+    /// `Forbidden`, in Docker's words; nothing is taken then.
+    pub(super) fn take_addresses(
+        &self,
+        network: &NetworkRecord,
+        place: &crate::record::Place,
+    ) -> Result<(Ipv4Addr, Option<(Ipv6Addr, Network6)>)> {
+        let refused = |e: ipam::Error| Error::forbidden(e.to_string());
+        let range =
+            network.range().ok_or_else(|| Error::invalid(format!("network {} has no addresses", network.name)))?;
+        let mut inner = self.lock();
+        let ip = inner.ipam.take(&network.id, range, place.wanted_ip).map_err(refused)?;
+        let Some(net) = network.v6() else { return Ok((ip, None)) };
+        match inner.ipam.take6(&network.id, net, network.ip_range6, place.wanted_ip6) {
+            Ok(ip6) => Ok((ip, Some((ip6, net)))),
+            Err(e) => {
+                inner.ipam.give_back(&network.id, ip);
+                Err(refused(e))
+            }
+        }
+    }
+
+    /// Gives addresses back.
+    pub(super) fn give_back(&self, network: &str, ip: Ipv4Addr, ip6: Option<Ipv6Addr>) {
+        let mut inner = self.lock();
+        inner.ipam.give_back(network, ip);
+        ip6.into_iter().for_each(|ip| inner.ipam.give_back6(network, ip));
+    }
+
     fn path(&self, id: &str) -> PathBuf {
         self.folder.join(format!("{id}.json"))
     }
 
     /// A subnet of the pools that overlaps neither a network nor a route of this host.
     pub(super) fn free_subnet(&self) -> std::result::Result<Subnet, ipam::Error> {
-        let mut used: Vec<Subnet> = self.lock().by_id.values().filter_map(|n| n.subnet).collect();
+        let mut used: Vec<Subnet> = self.all_and_pending().iter().filter_map(|n| n.subnet).collect();
         // Without /proc there are no routes to keep off.
         used.extend(ipam::parse_routes(&fs::read_to_string("/proc/net/route").unwrap_or_default()));
         ipam::free_subnet(&self.pools, &used)
@@ -226,38 +345,59 @@ impl Networks {
     /// # Errors
     /// `Forbidden`, in Docker's words.
     pub async fn remove(&self, network: &NetworkRecord) -> Result<()> {
+        self.take_out(network)?;
+        let removed = self.erase(&network.id).await;
+        if removed.is_err() {
+            self.lock().by_id.insert(network.id.clone(), Arc::new(network.clone()));
+        }
+        removed
+    }
+
+    /// Takes a network that nobody is on out of sight.
+    ///
+    /// # Errors
+    /// `Forbidden`, in Docker's words; `NotFound` when somebody else has just done so.
+    pub(super) fn take_out(&self, network: &NetworkRecord) -> Result<()> {
         if network.is_predefined() {
             return Err(Error::forbidden(format!("{} is a pre-defined network and cannot be removed", network.name)));
         }
-        let taken_out = {
-            let mut inner = self.lock();
-            if inner.users.get(&network.id).is_some_and(|u| !u.is_empty()) {
-                return Err(Error::forbidden(format!(
-                    "error while removing network: network {} id {} has active endpoints",
-                    network.name, network.id
-                )));
-            }
-            inner.by_id.remove(&network.id)
-        };
-        let (path, folder) = (self.path(&network.id), self.folder.clone());
-        let removed = error::blocking(move || {
+        let mut inner = self.lock();
+        if inner.users.get(&network.id).is_some_and(|u| !u.is_empty()) {
+            return Err(Error::forbidden(format!(
+                "error while removing network: network {} id {} has active endpoints",
+                network.name, network.id
+            )));
+        }
+        let there = inner.by_id.remove(&network.id);
+        there.map(drop).ok_or_else(|| Error::not_found(format!("network {} not found", network.name)))
+    }
+
+    /// Removes the record of a network that is out of sight.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(super) async fn erase(&self, id: &str) -> Result<()> {
+        let (path, folder) = (self.path(id), self.folder.clone());
+        error::blocking(move || {
             durable::remove_file(&path).and_then(|()| durable::flush_folder(&folder)).map_err(error::disk)
         })
-        .await;
-        let mut inner = self.lock();
-        match (removed, taken_out) {
-            (Ok(()), _) => inner.ipam.forget(&network.id),
-            (Err(e), Some(record)) => {
-                inner.by_id.insert(record.id.clone(), record);
-                return Err(e);
-            }
-            (Err(e), None) => return Err(e),
-        }
+        .await?;
+        self.lock().ipam.forget(id);
         Ok(())
     }
 }
 
 impl Inner {
+    /// Takes a record that was on the disk at the start.
+    fn read(&mut self, record: NetworkRecord) {
+        self.next_scope = self.next_scope.max(record.scope + 1);
+        if record.unsettled {
+            self.unsettled.push(record);
+        } else {
+            self.enter(record);
+        }
+    }
+
     fn enter(&mut self, record: NetworkRecord) {
         self.next_scope = self.next_scope.max(record.scope + 1);
         for ip in record.auxiliary.values().filter_map(|ip| ip.parse().ok()) {

@@ -19,8 +19,11 @@ pub struct Sandbox {
     pub container_name: String,
     /// A file that holds the network namespace (a bind mount of its `/proc/PID/ns/net`). Loopback is up in it.
     pub netns: PathBuf,
-    /// One per network, in the order of the interfaces. Exactly one has `default_route`, unless all are internal.
+    /// One per network, in the order of the interfaces. Exactly one has `default_route`, unless all are internal or packets leave
+    /// through a network of a plugin.
     pub endpoints: Vec<Endpoint>,
+    /// On networks of plugins: interfaces that are not the data plane's to make or to look at.
+    pub foreign: Vec<Foreign>,
     /// Host ports that lead into the container. The engine holds a bound socket on each while the container runs, so that
     /// nobody else gets it; packets are for the data plane to bring.
     pub published: Vec<Published>,
@@ -55,6 +58,15 @@ pub struct Endpoint {
     pub default_route: bool,
     /// What the container is called on this network: names and aliases, resolvable by its neighbours. Empty on networks
     /// without names (Docker's default bridge).
+    pub names: Vec<String>,
+}
+
+/// What a container is called on a network that the data plane does not carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    pub scope: Scope,
+    pub ip: Ipv4Addr,
+    pub ip6: Option<Ipv6Addr>,
     pub names: Vec<String>,
 }
 

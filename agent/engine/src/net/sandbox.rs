@@ -1,7 +1,7 @@
 //! A container's network as one declaration: addresses and ports are taken here, and the data plane is told.
 
 use super::{
-    Dns, Endpoint, NetworkRecord, Published, Sandbox,
+    Dns, Endpoint, Foreign, NetworkRecord, Published, Sandbox,
     networks::{BINDING_OPTION, MTU_OPTION},
     options::IFNAME_OPTION,
     publish,
@@ -16,7 +16,10 @@ use muster_model::{
     engine::Strings,
     net::{Mac, Scope},
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 /// Whether containers on this network are found by name: on every one but the default bridge, as in Docker.
 pub(crate) fn gives_names(place: &Place) -> bool {
@@ -32,7 +35,7 @@ impl Shared {
     pub async fn take_places(&self, record: &mut Record) -> Result<()> {
         let taken = self.try_take(record).await;
         if taken.is_err() {
-            self.release_places(record);
+            self.release_places(record).await;
             record.ports.clear();
             record.places.iter_mut().for_each(|p| p.got = None);
         }
@@ -45,7 +48,8 @@ impl Shared {
             place.got = Some(self.take_place(record, &mut place, n).await?);
             record.places[n] = place;
         }
-        self.take_ports(record)
+        // Where plugins have a say, who publishes ports is known when their endpoints have joined.
+        if self.has_remote(record) { Ok(()) } else { self.take_ports(record) }
     }
 
     /// Takes an address on one network.
@@ -54,7 +58,19 @@ impl Shared {
         if self.is_spanning(place) {
             return self.take_spanning(record, place, ifname).await;
         }
+        if place.cluster.is_none() {
+            let network = self.network_of(place)?;
+            if network.asks_plugins() {
+                let ifname = if network.is_remote() { String::new() } else { ifname };
+                return self.take_remote(record, place, &network, ifname).await;
+            }
+        }
         self.take_local(&record.id, place, ifname)
+    }
+
+    fn network_of(&self, place: &Place) -> Result<Arc<NetworkRecord>> {
+        let named = if place.network_id.is_empty() { &place.network } else { &place.network_id };
+        self.networks.find(named).or_else(|_| self.networks.find(&place.network))
     }
 
     fn take_local(&self, container: &str, place: &mut Place, ifname: String) -> Result<Got> {
@@ -71,35 +87,21 @@ impl Shared {
                 gateway: cluster.gateway,
                 prefix: cluster.subnet.prefix(),
                 ifname,
-                v6: None,
+                ..Got::default()
             });
         }
-        let network = self
-            .networks
-            .find(if place.network_id.is_empty() { &place.network } else { &place.network_id })
-            .or_else(|_| self.networks.find(&place.network))?;
-        let mut inner = self.networks.lock();
-        if !inner.by_id.contains_key(&network.id) {
-            return Err(Error::not_found(format!("network {} not found", place.network)));
-        }
+        let network = self.network_of(place)?;
         let range =
             network.range().ok_or_else(|| Error::invalid(format!("network {} has no addresses", network.name)))?;
-        let refused = |e: super::ipam::Error| Error::forbidden(e.to_string());
-        let ip = inner.ipam.take(&network.id, range, place.wanted_ip).map_err(refused)?;
-        let v6 = match network.v6() {
-            Some(net) => match inner.ipam.take6(&network.id, net, network.ip_range6, place.wanted_ip6) {
-                Ok(ip) => Some((ip, net)),
-                Err(e) => {
-                    inner.ipam.give_back(&network.id, ip);
-                    return Err(refused(e));
-                }
-            },
-            None => None,
-        };
-        inner.users.entry(network.id.clone()).or_default().insert(container.to_owned());
+        let (ip, v6) = self.networks.take_addresses(&network, place)?;
+        if let Err(e) = self.networks.enter_user(&network, container) {
+            self.networks.give_back(&network.id, ip, v6.map(|(ip, _)| ip));
+            return Err(e);
+        }
         place.network_id.clone_from(&network.id);
         let mac = place.wanted_mac.unwrap_or(Mac::of(ip));
-        Ok(Got { endpoint_id, ip, mac, gateway: range.gateway, prefix: range.subnet.prefix(), ifname, v6 })
+        let (gateway, prefix) = (range.gateway, range.subnet.prefix());
+        Ok(Got { endpoint_id, ip, mac, gateway, prefix, ifname, v6, joined: None })
     }
 
     /// Marks what a running container's record says as taken: after a restart of the daemon.
@@ -113,6 +115,7 @@ impl Shared {
             inner.users.entry(place.network_id.clone()).or_default().insert(record.id.clone());
         }
         drop(inner);
+        self.hold_endpoints(record);
         self.hold_attachments(record);
         for port in &record.ports {
             if let Err(e) = self.ports.take(&record.id, port.protocol, port.host_ip, port.host_port..=port.host_port) {
@@ -122,28 +125,28 @@ impl Shared {
     }
 
     /// Gives back everything that a record holds.
-    pub fn release_places(&self, record: &Record) {
+    pub async fn release_places(&self, record: &Record) {
         self.ports.release(&record.id);
         for place in &record.places {
-            self.release_place(&record.id, place);
+            self.release_place(&record.id, place).await;
         }
     }
 
-    /// Gives back one address.
-    pub(crate) fn release_place(&self, container: &str, place: &Place) {
+    /// Gives back one place: the endpoint where plugins have a part in it, the address.
+    pub(crate) async fn release_place(&self, container: &str, place: &Place) {
         if place.cluster.is_some() {
             return;
         }
         let Some(got) = &place.got else { return };
+        self.end_remote(container, got).await;
+        self.networks.give_back(&place.network_id, got.ip, got.v6.map(|(ip, _)| ip));
         let mut inner = self.networks.lock();
-        inner.ipam.give_back(&place.network_id, got.ip);
-        got.v6.iter().for_each(|(ip, _)| inner.ipam.give_back6(&place.network_id, *ip));
         if let Some(users) = inner.users.get_mut(&place.network_id) {
             users.remove(container);
         }
     }
 
-    fn take_ports(&self, record: &mut Record) -> Result<()> {
+    pub(super) fn take_ports(&self, record: &mut Record) -> Result<()> {
         record.ports.clear();
         let Some(exit) = self.exit_place(record) else { return Ok(()) };
         let default_ip = self.option(&record.places[exit], BINDING_OPTION).unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -191,8 +194,12 @@ impl Shared {
 
     /// The place that packets to elsewhere leave through: of those on networks that are not internal, the first of the
     /// highest priority.
-    fn exit_place(&self, record: &Record) -> Option<usize> {
-        let open = record.places.iter().enumerate().filter(|(_, p)| !self.is_internal(p));
+    pub(super) fn exit_place(&self, record: &Record) -> Option<usize> {
+        let leads = |p: &Place| {
+            let way = p.got.as_ref().is_some_and(|g| !g.gateway.is_unspecified());
+            !self.is_internal(p) && (way || !self.is_remote(p))
+        };
+        let open = record.places.iter().enumerate().filter(|(_, p)| leads(p));
         open.max_by_key(|(n, p)| (p.gw_priority, std::cmp::Reverse(*n))).map(|(n, _)| n)
     }
 
@@ -213,6 +220,7 @@ impl Shared {
         // A place without an address is none: it was asked for and not taken yet.
         let placed = record.places.iter().enumerate().filter(|(_, p)| p.got.is_some());
         let endpoints: Vec<Endpoint> = placed.filter_map(|(n, p)| self.endpoint(record, p, exit == Some(n))).collect();
+        let foreign = record.places.iter().filter_map(|p| self.foreign(record, p)).collect();
         let endpoint = endpoints.iter().position(|e| e.default_route).unwrap_or(0);
         let published = record.ports.iter().map(|p| Published {
             protocol: p.protocol,
@@ -227,6 +235,7 @@ impl Shared {
             netns: self.netns(&record.id),
             published: published.collect(),
             endpoints,
+            foreign,
             dns: Dns {
                 embedded: self.has_embedded_dns(record),
                 servers: record.host.dns.iter().filter_map(|s| s.parse().ok()).collect(),
@@ -242,7 +251,7 @@ impl Shared {
     }
 
     fn endpoint(&self, record: &Record, place: &Place, default_route: bool) -> Option<Endpoint> {
-        let got = place.got.as_ref()?;
+        let got = place.got.as_ref().filter(|_| !self.is_remote(place))?;
         let (scope, subnet, internal, isolated, routed, mtu) = match &place.cluster {
             Some(c) => (c.scope, c.subnet, c.internal, false, false, c.mtu),
             None => {
@@ -272,6 +281,12 @@ impl Shared {
         })
     }
 
+    fn foreign(&self, record: &Record, place: &Place) -> Option<Foreign> {
+        let got = place.got.as_ref().filter(|_| self.is_remote(place))?;
+        let scope = Scope::local(self.networks.find(&place.network_id).ok()?.scope);
+        Some(Foreign { scope, ip: got.ip, ip6: got.v6.map(|(ip, _)| ip), names: self.dns_names(record, place) })
+    }
+
     /// What a container is called on a network with names.
     pub fn dns_names(&self, record: &Record, place: &Place) -> Vec<String> {
         let own = [record.name.as_str(), names::short(&record.id)];
@@ -294,14 +309,6 @@ impl Shared {
         attached.map_err(|e| Error::internal(format!("failed to set up container networking: {e}")))
     }
 
-    /// Tells the data plane that the container is gone.
-    pub async fn detach_network(&self, record: &Record) -> std::result::Result<(), super::NetworkError> {
-        if record.places.is_empty() {
-            return Ok(());
-        }
-        self.config.network.detach(&record.id).await
-    }
-
     /// Publishes `connect` or `disconnect` of each network a container is on.
     pub fn announce_networks(&self, record: &Record, action: &str) {
         for place in record.places.iter().filter(|p| p.got.is_some()) {
@@ -310,8 +317,11 @@ impl Shared {
     }
 
     pub fn announce_network(&self, record: &Record, place: &Place, action: &str) {
-        let driver = if place.cluster.is_some() { "overlay" } else { "bridge" };
-        let attributes: Strings = [("container", record.id.as_str()), ("name", &place.network), ("type", driver)]
+        let driver = match &place.cluster {
+            Some(_) => "overlay".to_owned(),
+            None => self.networks.find(&place.network_id).map_or_else(|_| "bridge".to_owned(), |n| n.driver.clone()),
+        };
+        let attributes: Strings = [("container", record.id.as_str()), ("name", &place.network), ("type", &driver)]
             .into_iter()
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .collect();

@@ -19,10 +19,17 @@ use std::{
     time::Duration,
 };
 
-/// How long a plugin may take to answer: mounting a network file system takes its time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The same where a list must not hang because of one plugin.
 const PATIENCE_IN_LISTS: Duration = Duration::from_secs(5);
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// All of the patience that the engine is configured with: mounting a network file system takes its time.
+    Long,
+    /// A third of it: something ends, and what a plugin did not do then, it is asked again.
+    Short,
+}
 
 /// Where a plugin listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +51,7 @@ pub(crate) struct Plugin {
 #[derive(Debug)]
 pub(crate) struct Plugins {
     folders: Vec<PathBuf>,
+    patience: Duration,
     /// Those that have answered, by name.
     known: Mutex<BTreeMap<String, Arc<Plugin>>>,
 }
@@ -55,8 +63,8 @@ struct Activated {
 }
 
 impl Plugins {
-    pub fn new(folders: Vec<PathBuf>) -> Self {
-        Self { folders, known: Mutex::default() }
+    pub fn new(folders: Vec<PathBuf>, patience: Duration) -> Self {
+        Self { folders, patience, known: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Plugin>>> {
@@ -98,14 +106,18 @@ impl Plugins {
     ///
     /// # Errors
     /// Those of [`Plugins::find`]; `Internal` with the plugin's own words; `NotFound` for a method that it does not have;
-    /// `Unavailable` when it does not answer within `patience`.
+    /// `Unavailable` when it does not answer in time.
     pub async fn call<T: DeserializeOwned>(
         &self,
         name: &str,
         method: &str,
         request: &serde_json::Value,
-        patience: Duration,
+        wait: Wait,
     ) -> Result<T> {
+        let patience = match wait {
+            Wait::Long => self.patience,
+            Wait::Short => self.patience / 3,
+        };
         let what = method.split('.').next().unwrap_or_default();
         let plugin = self.find(name, what).await?;
         match ask(&plugin.address, name, method, request, patience).await {
@@ -179,7 +191,7 @@ async fn ask<T: DeserializeOwned>(
         Ok(Err(Failure::Connect(e))) => return Err(Unanswered::Away(unavailable(e))),
         Ok(Err(Failure::Exchange(e))) => return Err(Unanswered::Failed(unavailable(e))),
         Err(_) => {
-            let text = format!("no answer within {} s", patience.as_secs());
+            let text = format!("no answer within {patience:?}");
             return Err(Unanswered::Failed(unavailable(text)));
         }
     };
@@ -286,7 +298,7 @@ mod tests {
         assert_eq!(found("none").expect("read"), None);
         assert!(found("safe").expect_err("TLS").message.contains("TLS"));
         assert!(found("../plain").is_err());
-        let names: Vec<_> = Plugins::new(folders.to_vec()).names().into_iter().collect();
+        let names: Vec<_> = Plugins::new(folders.to_vec(), Duration::from_secs(1)).names().into_iter().collect();
         assert_eq!(names, ["doc", "far", "inner", "plain", "safe"]);
     }
 }

@@ -181,16 +181,30 @@ pub(crate) struct ClusterPlace {
 
 /// What a place got when the container was started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Got {
     pub endpoint_id: String,
     pub ip: Ipv4Addr,
     pub mac: Mac,
+    /// Unspecified where there is none: on some networks of plugins.
     pub gateway: Ipv4Addr,
     pub prefix: u8,
     pub ifname: String,
     /// On a network with IPv6.
-    #[serde(default)]
     pub v6: Option<(Ipv6Addr, Network6)>,
+    /// On a network of a plugin, once its endpoint has joined.
+    pub joined: Option<crate::net::Joined>,
+}
+
+/// Of an interface that is still to be seen.
+pub(crate) const NO_MAC: Mac = Mac([0; 6]);
+
+impl Default for Got {
+    fn default() -> Self {
+        let (ip, gateway) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
+        let (endpoint_id, ifname) = Default::default();
+        Self { endpoint_id, ip, mac: NO_MAC, gateway, prefix: 0, ifname, v6: None, joined: None }
+    }
 }
 
 /// A host port that leads to the container while it runs.
@@ -282,7 +296,7 @@ mod tests {
                 gateway: Ipv4Addr::new(172, 17, 0, 1),
                 prefix: 16,
                 ifname: "eth0".into(),
-                v6: None,
+                ..Got::default()
             }),
             ..Place::default()
         });

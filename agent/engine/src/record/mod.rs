@@ -4,7 +4,7 @@ pub(crate) mod durable;
 
 mod container;
 
-pub(crate) use container::{ClusterPlace, Got, Mounted, Phase, Place, PublishedPort, Record, State};
+pub(crate) use container::{ClusterPlace, Got, Mounted, NO_MAC, Phase, Place, PublishedPort, Record, State};
 pub(crate) use durable::Durability;
 
 /// Name of the record in a container's or volume's folder.

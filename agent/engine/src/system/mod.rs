@@ -136,7 +136,7 @@ impl Shared {
     /// The engine's own, and the plugins that were asked for.
     fn network_drivers(&self) -> Vec<String> {
         let mut drivers: std::collections::BTreeSet<String> = words(&["bridge", "host", "null"]).into_iter().collect();
-        drivers.extend(self.plugins.activated("NetworkDriver"));
+        drivers.extend(self.plugins.activated(crate::net::NETWORK_DRIVER));
         drivers.extend(self.networks.all().iter().map(|n| n.driver.clone()));
         drivers.into_iter().collect()
     }

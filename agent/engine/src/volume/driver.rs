@@ -1,7 +1,7 @@
 //! Volumes of plugins: what of Docker's volume plugin protocol (`VolumeDriver.*`) is asked, and when.
 
 use super::{LOCAL, VolumeRecord, Volumes};
-use crate::plugin::PATIENCE;
+use crate::plugin::Wait;
 use muster_calls::{Error, Kind, Result};
 use muster_model::engine::{Strings, Time, Volume};
 use serde::Deserialize;
@@ -66,7 +66,7 @@ impl Volumes {
         method: &str,
         request: serde_json::Value,
     ) -> Result<T> {
-        self.plugins.call(driver, &format!("{VOLUME_DRIVER}.{method}"), &request, PATIENCE).await
+        self.plugins.call(driver, &format!("{VOLUME_DRIVER}.{method}"), &request, Wait::Long).await
     }
 
     /// Has a new volume made by its plugin, unless that knows it already.

@@ -1,0 +1,170 @@
+//! Networks of plugins, or with addresses of one: made and removed.
+//!
+//! Before a plugin is asked, the network's record is on the disk, marked as unsettled; so it is again before the plugin is
+//! asked to remove it. Nobody sees it then, and the next start of the daemon ends what was begun.
+
+use super::{NULL_IPAM, driver::Driver, pools::Pools, settle::heard};
+use crate::{
+    engine::Shared,
+    error,
+    net::{NetworkRecord, create::configs},
+};
+use muster_calls::{Error, Kind, Result};
+use muster_model::engine::{Ipam, NetworkCreate};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Whether only a plugin can be meant by a network driver's name.
+pub(in crate::net) fn is_plugin(driver: &str) -> bool {
+    !matches!(driver, "" | "bridge" | "default" | "host" | "null" | "overlay" | "macvlan" | "ipvlan")
+}
+
+/// The same of an address driver's.
+fn is_address_plugin(driver: &str) -> bool {
+    !matches!(driver, "" | "default" | NULL_IPAM)
+}
+
+/// Whether a network that is asked for needs more than this engine.
+pub(in crate::net) fn needs_plugin(body: &NetworkCreate) -> bool {
+    is_plugin(&body.driver) || body.ipam.as_ref().is_some_and(|i| is_address_plugin(&i.driver))
+}
+
+impl Shared {
+    /// Has a network made. After an error no plugin has it, unless it does not answer any more.
+    ///
+    /// # Errors
+    /// As [`crate::net::Networks::create`]; `NotFound` for a plugin that is not there, its own words, `Unavailable` when it does not
+    /// answer in time.
+    pub(in crate::net) async fn make_remote(self: &Arc<Self>, body: NetworkCreate) -> Result<Arc<NetworkRecord>> {
+        if is_plugin(&body.driver) {
+            Driver::new(&self.plugins, &body.driver).check().await?;
+        }
+        let ipam = body.ipam.clone().unwrap_or_default();
+        let shared = self.clone();
+        let mut record = error::blocking(move || shared.networks.reserve(body)).await?;
+        let made = self.make_reserved(&mut record, ipam).await;
+        if made.is_err() {
+            self.networks.abandon(&record.id);
+        }
+        made
+    }
+
+    async fn make_reserved(&self, record: &mut NetworkRecord, ipam: Ipam) -> Result<Arc<NetworkRecord>> {
+        if !is_address_plugin(&record.ipam_driver) {
+            return self.make_at_plugin(record).await;
+        }
+        let driver = record.ipam_driver.clone();
+        let pools = Pools::new(&self.plugins, &driver);
+        let (four, six) = configs(ipam)?;
+        let six = if record.enable_ipv6 { Some(six.unwrap_or_default()) } else { None };
+        pools.lease(record, &four, six.as_ref()).await?;
+        let made = match self.networks.check_leased(record) {
+            Ok(()) => self.make_at_plugin(record).await,
+            Err(e) => Err(e),
+        };
+        if made.is_err() {
+            pools.end_leases(record).await;
+        }
+        made
+    }
+
+    async fn make_at_plugin(&self, record: &mut NetworkRecord) -> Result<Arc<NetworkRecord>> {
+        record.unsettled = true;
+        self.networks.write(record).await?;
+        if record.is_remote() {
+            let driver = Driver::new(&self.plugins, &record.driver);
+            let (four, six) = pool_data(record);
+            if let Err(e) = driver.create_network(record, four, six).await {
+                // It may have been made in spite of that.
+                let lost = e.kind == Kind::Unavailable && heard(driver.delete_network(&record.id).await).is_err();
+                if !lost {
+                    self.networks.erase(&record.id).await?;
+                }
+                return Err(e);
+            }
+        }
+        record.unsettled = false;
+        let entered = self.networks.settle(record.clone()).await;
+        if entered.is_err() && record.is_remote() {
+            // The record on the disk says that it is to go.
+            let _ = Driver::new(&self.plugins, &record.driver).delete_network(&record.id).await;
+        }
+        entered
+    }
+
+    /// Removes a network: one of a plugin only with its consent, or when the plugin is not installed any more.
+    ///
+    /// # Errors
+    /// `Forbidden`, in Docker's words, when somebody is on it; what the plugin says, and then the network stays.
+    pub(in crate::net) async fn remove_network(&self, network: &Arc<NetworkRecord>) -> Result<()> {
+        if !network.is_remote() && !is_address_plugin(&network.ipam_driver) {
+            return self.networks.remove(network).await;
+        }
+        self.remove_remote(network).await
+    }
+
+    async fn remove_remote(&self, network: &Arc<NetworkRecord>) -> Result<()> {
+        self.networks.take_out(network)?;
+        let mut going = NetworkRecord { unsettled: true, ..(**network).clone() };
+        let removed = match self.networks.write(&going).await {
+            Ok(()) => self.delete_at_plugin(network).await,
+            Err(e) => Err(e),
+        };
+        if let Err(e) = removed {
+            // As it was; when the disk does not take that, the next start removes it.
+            let _ = self.networks.settle((**network).clone()).await;
+            return Err(e);
+        }
+        Pools::new(&self.plugins, &network.ipam_driver).end_leases(&mut going).await;
+        self.networks.erase(&network.id).await?;
+        self.ledger.strike_network(&network.id).await;
+        Ok(())
+    }
+
+    async fn delete_at_plugin(&self, network: &NetworkRecord) -> Result<()> {
+        self.settle_with(network).await;
+        if !network.is_remote() {
+            return Ok(());
+        }
+        match Driver::new(&self.plugins, &network.driver).delete_network(&network.id).await {
+            Err(e) if e.kind == Kind::NotFound => {
+                tracing::warn!(network = %network.name, driver = %network.driver, "removed without its plugin, which is gone");
+                Ok(())
+            }
+            other => other.map_err(|e| {
+                Error::new(e.kind, format!("error while removing network: {}: {}", network.name, e.message))
+            }),
+        }
+    }
+}
+
+/// A network's pools as plugins are told of them (libnetwork, `IPAMData`).
+fn pool_data(record: &NetworkRecord) -> (Value, Value) {
+    if record.ipam_driver == NULL_IPAM {
+        return (json!([{ "AddressSpace": NULL_IPAM, "Pool": "0.0.0.0/0" }]), json!([]));
+    }
+    const SPACE: &str = "LocalDefault";
+    let four = record.range().map(|range| {
+        let prefix = range.subnet.prefix();
+        let auxiliary = |(name, ip): (&String, &String)| (name.clone(), Value::from(format!("{ip}/{prefix}")));
+        json!({
+            "AddressSpace": SPACE,
+            "Pool": range.subnet.to_string(),
+            "Gateway": format!("{}/{prefix}", range.gateway),
+            "AuxAddresses": record.auxiliary.iter().map(auxiliary).collect::<serde_json::Map<_, _>>(),
+        })
+    });
+    let six = record.v6().map(|net| {
+        let prefix = net.subnet.prefix();
+        json!({
+            "AddressSpace": SPACE,
+            "Pool": net.subnet.to_string(),
+            "Gateway": format!("{}/{prefix}", net.gateway),
+            "AuxAddresses": record.auxiliary6.iter()
+                .map(|(name, ip)| (name.clone(), Value::from(format!("{ip}/{prefix}"))))
+                .collect::<serde_json::Map<_, _>>(),
+        })
+    });
+    let list = |one: Option<Value>| Value::from(one.into_iter().collect::<Vec<_>>());
+    (list(four), list(six))
+}

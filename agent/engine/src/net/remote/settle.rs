@@ -1,0 +1,133 @@
+//! What is owed to plugins: endpoints that no container has any more, networks that were being made or removed when the
+//! daemon ended.
+
+use super::{
+    driver::{Driver, Endpoint},
+    ledger::Entry,
+    pools::Pools,
+    wire,
+};
+use crate::{
+    engine::Shared,
+    net::NetworkRecord,
+    record::{Got, Record},
+};
+use muster_calls::{Kind, Result};
+use std::{sync::Arc, time::Duration};
+
+/// How long the start of the daemon waits for plugins; what they have not answered by then goes on beside it.
+const AT_START: Duration = Duration::from_secs(5);
+
+impl Shared {
+    /// A container's record has endpoints: those of plugins are not owed.
+    pub(crate) fn hold_endpoints(&self, record: &Record) {
+        record.places.iter().filter_map(|p| p.got.as_ref()).for_each(|got| self.ledger.hold(&got.endpoint_id));
+    }
+
+    /// Settles what is owed to all plugins: at the start of the daemon, when every container's endpoints are held.
+    pub(crate) async fn settle_at_start(self: &Arc<Self>) {
+        let networks = self.networks.take_unsettled();
+        let owed = self.ledger.take_owed(|_| true);
+        if networks.is_empty() && owed.is_empty() {
+            return;
+        }
+        let shared = self.clone();
+        let (done, settled) = tokio::sync::oneshot::channel();
+        self.spawn("what is owed to plugins", async move {
+            for entry in owed {
+                shared.end(entry, None).await;
+            }
+            for network in networks {
+                shared.settle_network(network).await;
+            }
+            let _ = done.send(()); // Nobody may be waiting any more.
+        });
+        let _ = tokio::time::timeout(AT_START, settled).await;
+    }
+
+    /// Settles what is owed to the plugins of a network, before they are asked for something new.
+    pub(super) async fn settle_with(&self, network: &NetworkRecord) {
+        let of = |name: &str| !name.is_empty() && (name == network.driver || name == network.ipam_driver);
+        for entry in self.ledger.take_owed(|e| of(&e.driver) || of(&e.ipam_driver)) {
+            self.end(entry, None).await;
+        }
+    }
+
+    /// Ends the endpoint that a place has got, if plugins have a part in it.
+    pub(in crate::net) async fn end_remote(&self, container: &str, got: &Got) {
+        if let Some(entry) = self.ledger.get(&got.endpoint_id) {
+            self.end(entry, Some((container, got))).await;
+        }
+    }
+
+    async fn end(&self, entry: Entry, of: Option<(&str, &Got)>) {
+        match self.try_end(&entry, of).await {
+            Ok(()) => self.ledger.strike(&entry.endpoint).await,
+            Err(error) => {
+                tracing::warn!(endpoint = %entry.endpoint, %error, "a plugin is owed the end of an endpoint");
+                self.ledger.owe(&entry.endpoint);
+            }
+        }
+    }
+
+    async fn try_end(&self, entry: &Entry, interface: Option<(&str, &Got)>) -> Result<()> {
+        let driver = Driver::new(&self.plugins, &entry.driver);
+        let of = Endpoint { network: &entry.network, id: &entry.endpoint };
+        if entry.programmed {
+            heard(driver.unpublish(&of).await)?;
+        }
+        if entry.joined {
+            heard(driver.leave(&of).await)?;
+        }
+        if let Some((container, got)) = interface
+            && let Some(joined) = got.joined.as_ref().filter(|j| !j.source.is_empty())
+        {
+            let out = wire::take_out(self.netns(container), got.ifname.clone(), joined.source.clone()).await;
+            if let Err(error) = out {
+                // It goes with the namespace.
+                tracing::debug!(container.id = %container, %error, "an interface was not moved back");
+            }
+        }
+        if entry.created {
+            heard(driver.delete_endpoint(&of).await)?;
+        }
+        let pools = Pools::new(&self.plugins, &entry.ipam_driver);
+        for (pool, ip) in &entry.addresses {
+            heard(pools.give_back(pool, *ip).await)?;
+        }
+        Ok(())
+    }
+
+    /// A network that was half-made or half-removed goes; one whose plugin does not answer is kept for the next start.
+    async fn settle_network(&self, mut network: NetworkRecord) {
+        let deleted = if network.is_remote() {
+            heard(Driver::new(&self.plugins, &network.driver).delete_network(&network.id).await)
+        } else {
+            Ok(())
+        };
+        match deleted {
+            Err(e) if e.kind != Kind::NotFound => {
+                tracing::warn!(network = %network.name, error = %e, "a plugin is owed the end of a network");
+            }
+            _ => {
+                let driver = network.ipam_driver.clone();
+                Pools::new(&self.plugins, &driver).end_leases(&mut network).await;
+                if let Err(error) = self.networks.erase(&network.id).await {
+                    tracing::warn!(network = %network.name, %error, "the record of a network that is gone stays");
+                }
+                self.ledger.strike_network(&network.id).await;
+            }
+        }
+    }
+}
+
+/// A plugin that answers has heard: what it says against it goes into the log.
+pub(super) fn heard(answered: Result<()>) -> Result<()> {
+    match answered {
+        Err(error) if error.kind == Kind::Internal => {
+            tracing::warn!(%error, "a plugin has something against the end of an endpoint or network");
+            Ok(())
+        }
+        other => other,
+    }
+}
