@@ -36,7 +36,7 @@ pub struct HostNetwork {
 }
 
 enum Request {
-    Attach(Sandbox, Option<DnsPorts>, oneshot::Sender<Result<(), NetworkError>>),
+    Attach(Box<Sandbox>, Option<DnsPorts>, oneshot::Sender<Result<(), NetworkError>>),
     Detach(String, oneshot::Sender<Result<(), NetworkError>>),
     Assign(NodeId, Arc<AssignmentSet>),
     /// Everything that ran before the daemon did is known again.
@@ -149,7 +149,7 @@ impl HostNetwork {
 impl Network for HostNetwork {
     async fn attach(&self, sandbox: &Sandbox) -> Result<(), NetworkError> {
         let dns = self.resolver(sandbox).await?;
-        self.ask(|tx| Request::Attach(sandbox.clone(), dns, tx)).await
+        self.ask(|tx| Request::Attach(Box::new(sandbox.clone()), dns, tx)).await
     }
 
     async fn detach(&self, container_id: &str) -> Result<(), NetworkError> {
@@ -220,7 +220,7 @@ impl Keeper {
         match request {
             Request::Attach(sandbox, dns, reply) => {
                 let id = sandbox.container_id.clone();
-                self.sandboxes.insert(id.clone(), (sandbox, dns));
+                self.sandboxes.insert(id.clone(), (*sandbox, dns));
                 waiting.push((Some(id), reply));
             }
             Request::Detach(id, reply) => {
