@@ -123,6 +123,7 @@ setsid docker events --format '{{.Type}} {{.Action}} {{index .Actor.Attributes "
 setsid docker exec -i "c$away" sh -c 'echo up; sleep 20; exit 9' >"$W/long" 2>&1 </dev/null & long=$!
 within 10 "a client follows a log" test -s "$W/lines"
 within 10 "and runs a command" test -s "$W/long"
+check "the configuration is read again meanwhile" reload "configuration reloaded"
 host_kill "$victim"
 quick() { local began=$SECONDS; docker run --rm -e "constraint:node==${P}host$other" box:1 true && [ $((SECONDS - began)) -le 25 ]; }
 check "run works on, by another manager" quick

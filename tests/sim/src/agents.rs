@@ -4,12 +4,12 @@ use crate::check::Broken;
 use crate::runtime::Step;
 use crate::time::{MS, SECOND, Time};
 use crate::world::{Event, World, trace};
-use muster_agent_core::{Container, Effect, Input, Worker};
+use muster_agent_core::{Container, Effect, Input, Worker, attach::Attachments};
 use muster_controller_core::SessionId;
 use muster_model::{
-    NodeId, TaskId, Timestamp,
+    AttachmentId, NodeId, TaskId, Timestamp,
     assignment::{AssignmentUpdate, TaskReport},
-    cluster::NodeDescription,
+    cluster::{AttachRequest, NodeDescription},
     spec::Role,
 };
 use std::net::Ipv4Addr;
@@ -25,6 +25,8 @@ pub enum Up {
     Heartbeat,
     Reports(Vec<TaskReport>),
     Resync,
+    Attach(Vec<AttachRequest>),
+    Detach(Vec<AttachmentId>),
     Close,
 }
 
@@ -36,6 +38,8 @@ pub enum Down {
     Alive,
     Update(AssignmentUpdate),
     Reported(Vec<TaskReport>),
+    /// A place is not given.
+    Refused(AttachmentId),
     /// The end, and who leads instead.
     Closed {
         leader: Option<NodeId>,
@@ -61,9 +65,20 @@ pub struct Session {
 #[derive(Debug)]
 pub struct AgentHalf {
     pub worker: Worker,
+    pub places: Attachments,
+    /// The assignments are those of this session.
+    pub current: bool,
     pub session: Option<Session>,
     retry_at: Time,
     hint: Option<usize>,
+}
+
+impl AgentHalf {
+    /// A session opened or ended: the leader, if there is one, knows nothing of what is wanted here.
+    fn session_changed(&mut self) {
+        self.current = false;
+        self.places.session_changed();
+    }
 }
 
 /// What a host says of itself.
@@ -86,17 +101,20 @@ impl World {
         self.clock(host).wall
     }
 
-    pub(crate) fn boot_agent(&mut self, host: usize) {
+    pub(crate) fn boot_agent(&mut self, host: usize) -> Result<(), Broken> {
         let now = self.wall(host);
         let target = &self.hosts[host];
         let worker = Worker::recover(now, target.ledger.clone(), |task| target.runtime.look(task));
         let retry_at = self.now;
-        self.hosts[host].agent = Some(AgentHalf { worker, session: None, retry_at, hint: None });
+        let places = Attachments::default();
+        self.hosts[host].agent =
+            Some(AgentHalf { worker, places, current: false, session: None, retry_at, hint: None });
         let mut effects = Vec::new();
         if let Some(agent) = &mut self.hosts[host].agent {
             agent.worker.resume(now, &mut effects);
         }
-        self.perform_agent(host, effects);
+        self.boot_places(host)?;
+        self.perform_agent(host, effects)
     }
 
     pub(crate) fn agent_tick(&mut self, host: usize) -> Result<(), Broken> {
@@ -105,7 +123,7 @@ impl World {
         match &mut agent.session {
             None if now >= agent.retry_at => self.open_session(host),
             None => {}
-            Some(session) if now >= session.heard + PATIENCE => self.close_session(host, None),
+            Some(session) if now >= session.heard + PATIENCE => return self.close_session(host, None),
             Some(session) if session.accepted && now >= session.beat_at => {
                 session.beat_at = now + HEARTBEAT;
                 self.up(host, Up::Heartbeat);
@@ -138,14 +156,16 @@ impl World {
     }
 
     /// The session is over, as this side sees it.
-    fn close_session(&mut self, host: usize, hint: Option<usize>) {
+    fn close_session(&mut self, host: usize, hint: Option<usize>) -> Result<(), Broken> {
         let retry_at = self.now + if hint.is_some() { 10 * MS } else { self.rng.between(100 * MS, SECOND) };
-        let Some(agent) = &mut self.hosts[host].agent else { return };
-        let Some(session) = agent.session.take() else { return };
+        let Some(agent) = &mut self.hosts[host].agent else { return Ok(()) };
+        let Some(session) = agent.session.take() else { return Ok(()) };
         agent.hint = hint;
         agent.retry_at = retry_at;
-        if session.accepted {
-            self.worker(host, Input::SessionClosed);
+        agent.session_changed();
+        match session.accepted {
+            true => self.worker(host, Input::SessionClosed),
+            false => Ok(()),
         }
     }
 
@@ -157,7 +177,7 @@ impl World {
     }
 
     /// Sends up the session, in order.
-    fn up(&mut self, host: usize, up: Up) {
+    pub(crate) fn up(&mut self, host: usize, up: Up) {
         let node = self.hosts[host].node;
         let delay = self.net.delay(&mut self.rng);
         let lost = self.rng.ppm(self.net.quality.loss / 10);
@@ -191,35 +211,39 @@ impl World {
 
     pub(crate) fn at_agent(&mut self, host: usize, id: SessionId, down: Down) -> Result<(), Broken> {
         let now = self.now;
-        let session = self.hosts[host].agent.as_mut().and_then(|agent| agent.session.as_mut());
-        let Some(session) = session.filter(|session| session.id == id) else { return Ok(()) };
+        let Some(agent) = self.hosts[host].agent.as_mut() else { return Ok(()) };
+        let Some(session) = agent.session.as_mut().filter(|session| session.id == id) else { return Ok(()) };
         session.heard = now;
         match down {
             Down::Accepted => {
                 session.accepted = true;
-                self.worker(host, Input::SessionOpened);
+                agent.session_changed();
+                self.worker(host, Input::SessionOpened)
             }
-            Down::Alive => {}
-            Down::Update(update) => self.worker(host, Input::Update(update)),
+            Down::Alive => Ok(()),
+            Down::Update(update) => {
+                agent.current |= matches!(update, AssignmentUpdate::Whole(_));
+                self.worker(host, Input::Update(update))
+            }
             Down::Reported(reports) => self.worker(host, Input::Reported(reports)),
+            Down::Refused(place) => self.refuse_place(host, place),
             Down::Closed { leader } => {
                 let hint = leader.and_then(|node| self.host_of(node));
-                self.close_session(host, hint);
+                self.close_session(host, hint)
             }
         }
-        Ok(())
     }
 
-    fn worker(&mut self, host: usize, input: Input) {
+    fn worker(&mut self, host: usize, input: Input) -> Result<(), Broken> {
         let now = self.wall(host);
         let mut effects = Vec::new();
         if let Some(agent) = &mut self.hosts[host].agent {
             agent.worker.handle(now, input, &mut effects);
         }
-        self.perform_agent(host, effects);
+        self.perform_agent(host, effects)
     }
 
-    fn perform_agent(&mut self, host: usize, effects: Vec<Effect>) {
+    fn perform_agent(&mut self, host: usize, effects: Vec<Effect>) -> Result<(), Broken> {
         for effect in effects {
             match effect {
                 Effect::Prepare(task) => {
@@ -252,9 +276,10 @@ impl World {
                         self.hosts[host].ledger = agent.worker.ledger();
                     }
                 }
-                Effect::ViewChanged => {}
+                Effect::ViewChanged => self.places_assigned(host)?,
             }
         }
+        Ok(())
     }
 
     fn begin(&mut self, host: usize, needs_daemon: bool, delay: Time, task: TaskId, step: Step) {
@@ -277,7 +302,6 @@ impl World {
             (Step::Exit { code }, _) => Input::Exited { task, exit_code: code, error: String::new() },
             (Step::Remove, _) => Input::Removed { task },
         };
-        self.worker(host, input);
-        Ok(())
+        self.worker(host, input)
     }
 }

@@ -33,6 +33,11 @@ impl Checker {
         }
     }
 
+    /// The highest term that anybody has led in.
+    pub fn newest_term(&self) -> u64 {
+        self.leaders.keys().next_back().copied().unwrap_or_default()
+    }
+
     /// Committed entries are the same everywhere and for ever.
     pub fn committed(&mut self, host: usize, entry: &Committed) -> Result<(), Broken> {
         let mut hasher = DefaultHasher::new();
@@ -76,9 +81,13 @@ impl Checker {
         self.deep = applied.index;
         let mut tasks_changed = false;
         for event in &applied.events {
-            if let Key::Task(id) = event.key {
-                tasks_changed = true;
-                monotone(id, event.before.as_ref(), event.after.as_ref())?;
+            match event.key {
+                Key::Task(id) => {
+                    tasks_changed = true;
+                    monotone(id, event.before.as_ref(), event.after.as_ref())?;
+                }
+                Key::Attachment(_) => tasks_changed = true,
+                _ => {}
             }
         }
         if tasks_changed {
@@ -108,7 +117,7 @@ fn is_live(task: &Task) -> bool {
     !task.status.state.is_terminal()
 }
 
-/// No address twice among live tasks and services.
+/// No address twice among live tasks, services and places of other containers.
 fn addresses(state: &State) -> Result<(), Broken> {
     let mut seen = BTreeSet::new();
     for service in state.services() {
@@ -116,6 +125,11 @@ fn addresses(state: &State) -> Result<(), Broken> {
             if !seen.insert((*network, *ip)) {
                 return Err(format!("address {ip} is given twice, to service {} too", service.spec.name));
             }
+        }
+    }
+    for place in state.attachments() {
+        if let Some(ip) = place.ip.filter(|ip| !seen.insert((place.network, *ip))) {
+            return Err(format!("address {ip} is given twice, to {} too", place.container));
         }
     }
     for task in state.tasks().filter(|task| is_live(task)) {

@@ -5,13 +5,25 @@ use crate::check::Broken;
 use crate::world::{Event, World};
 use muster_consensus::Message;
 use muster_controller_core::{Call, CallError, Input, Reply, SessionId, Token};
-use muster_model::{NodeId, assignment::TaskReport};
+use muster_model::{AttachmentId, NodeId, assignment::TaskReport};
 
 /// Who waits for an answer.
 #[derive(Clone, Debug)]
 pub enum Waiter {
-    Client { line: usize, attempt: u64 },
-    Agent { session: SessionId, reports: Vec<TaskReport> },
+    Client {
+        line: usize,
+        attempt: u64,
+    },
+    Agent {
+        session: SessionId,
+        reports: Vec<TaskReport>,
+    },
+    Place {
+        session: SessionId,
+        id: AttachmentId,
+    },
+    /// Places were given back: nobody waits.
+    Nobody,
 }
 
 impl World {
@@ -34,6 +46,10 @@ impl World {
             Some(Waiter::Agent { session, reports }) if result.is_ok() => {
                 self.down(host, session, Down::Reported(reports));
             }
+            Some(Waiter::Place { session, id }) => match result {
+                Ok(_) | Err(CallError::NotLeader { .. } | CallError::Interrupted) => {}
+                Err(_) => self.down(host, session, Down::Refused(id)),
+            },
             _ => {}
         }
     }
@@ -84,6 +100,14 @@ impl World {
             }
             Up::Resync => Input::Resync { node, session },
             Up::Close => Input::SessionClosed { node, session },
+            Up::Attach(requests) => {
+                for request in requests {
+                    let waiter = Waiter::Place { session, id: request.id };
+                    self.call(host, waiter, Call::Attach { node, request: Box::new(request) })?;
+                }
+                return Ok(());
+            }
+            Up::Detach(ids) => return self.call(host, Waiter::Nobody, Call::Detach { node, ids }),
             Up::Reports(reports) => {
                 let waiter = Waiter::Agent { session, reports: reports.clone() };
                 let Some(token) = self.wait(host, waiter) else { return Ok(()) };

@@ -17,6 +17,7 @@ pub mod doors;
 pub mod faults;
 pub mod managers;
 pub mod net;
+pub mod places;
 pub mod rng;
 pub mod runtime;
 pub mod script;
@@ -47,6 +48,8 @@ pub struct Report {
     pub commits: u64,
     pub elections: u64,
     pub crashes: u64,
+    /// Containers of no service that were given a place on a network.
+    pub places: u64,
     /// From the end of the faults until the cluster had settled.
     pub settled_us: u64,
 }

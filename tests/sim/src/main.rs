@@ -67,5 +67,6 @@ fn add(sum: &mut Report, one: Report) {
     sum.commits += one.commits;
     sum.elections += one.elections;
     sum.crashes += one.crashes;
+    sum.places += one.places;
     sum.settled_us = sum.settled_us.max(one.settled_us);
 }

@@ -6,6 +6,7 @@
 use crate::agents::description;
 use crate::check::Broken;
 use crate::doors::Waiter;
+use crate::places;
 use crate::rng::Rng;
 use crate::time::{MS, SECOND, Time};
 use crate::world::{Event, FOUNDED, World, trace};
@@ -35,6 +36,8 @@ pub enum Ask {
     },
     Network {
         name: String,
+        /// Containers of no service may join it.
+        attachable: bool,
     },
     Create {
         name: String,
@@ -91,7 +94,8 @@ impl Script {
     pub fn draw(rng: &mut Rng, managers: usize, hosts: usize, heal_at: Time) -> Self {
         let mut founding = vec![(0, Ask::Init)];
         founding.extend((1..hosts).map(|host| (100 * MS, Ask::Register { host })));
-        founding.push((0, Ask::Network { name: "shop".into() }));
+        founding.push((0, Ask::Network { name: "shop".into(), attachable: false }));
+        founding.push((0, Ask::Network { name: places::NETWORK.into(), attachable: true }));
         let mut lines = vec![Line { asks: founding, ..Line::default() }];
         for at in 0..rng.between(1, 3) {
             lines.push(Line { asks: service(rng, &format!("svc{at}"), heal_at), ..Line::default() });
@@ -212,6 +216,11 @@ impl World {
             return Ok(());
         }
         let Some(call) = self.prepare(target, &ask) else {
+            // A leader that was replaced and has not heard of it proves nothing by what it knows.
+            if !self.is_newest(target) {
+                self.ask_later(line, 200 * MS);
+                return Ok(());
+            }
             return self.step_on(line, "nothing is to be done");
         };
         trace!(self, "client {line} asks {} for {ask:?}", self.hosts[target].name);
@@ -224,6 +233,11 @@ impl World {
         self.hosts[host].manager.as_ref().is_some_and(|half| half.manager.is_leader())
     }
 
+    fn is_newest(&self, host: usize) -> bool {
+        let newest = self.checker.newest_term();
+        self.hosts[host].manager.as_ref().is_some_and(|half| half.consensus.term() == newest)
+    }
+
     /// The call that does what is asked for, given what this manager knows. `None`: it is so already.
     fn prepare(&self, host: usize, ask: &Ask) -> Option<Call> {
         let state = self.hosts[host].manager.as_ref().map(|half| half.manager.state())?;
@@ -231,9 +245,11 @@ impl World {
             Ask::Init if state.cluster().is_some() => None,
             Ask::Init => Some(Call::Init { cluster: Box::new(new_cluster()), first: self.registration(0) }),
             Ask::Register { host } => Some(Call::Register(self.registration(*host))),
-            Ask::Network { name } if state.network_by_name(name).is_some() => None,
-            Ask::Network { name } => {
-                let spec = NetworkSpec { name: name.clone(), ..NetworkSpec::default() };
+            Ask::Network { name, .. } if state.network_by_name(name).is_some() => None,
+            Ask::Network { name, attachable } => {
+                let subnet = attachable.then(|| Subnet::containing(Ipv4Addr::from(places::SUBNET), 24));
+                let spec =
+                    NetworkSpec { name: name.clone(), attachable: *attachable, subnet, ..NetworkSpec::default() };
                 Some(Call::NetworkCreate { spec })
             }
             Ask::Create { name, .. } if state.service_by_name(name).is_some() => None,

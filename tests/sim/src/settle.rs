@@ -37,7 +37,10 @@ impl World {
         if let Err(e) = script::kept(state, &self.script) {
             return Some(e);
         }
-        self.replicas(state).or_else(|| services(state)).or_else(|| self.containers(state))
+        self.replicas(state)
+            .or_else(|| services(state))
+            .or_else(|| self.containers(state))
+            .or_else(|| self.places(state))
     }
 
     fn is_leader(&self, host: usize) -> bool {

@@ -6,6 +6,7 @@ use crate::disk::Disk;
 use crate::faults::{self, Fault};
 use crate::managers::ManagerHalf;
 use crate::net::Net;
+use crate::places::{self, Boxed};
 use crate::rng::Rng;
 use crate::runtime::{Runtime, Step};
 use crate::script::Script;
@@ -14,7 +15,7 @@ use crate::{Options, Report};
 use muster_agent_core::Ledger;
 use muster_consensus::{Membership, Message, PeerId, SnapshotMeta, Start};
 use muster_controller_core::{CallError, Now, Reply, SessionId};
-use muster_model::{NodeId, TaskId, Timestamp, spec::Role};
+use muster_model::{AttachmentId, NodeId, TaskId, Timestamp, cluster::AttachRequest, spec::Role};
 use muster_state::{Entry, State};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -82,6 +83,16 @@ pub enum Event {
         task: TaskId,
         step: Step,
     },
+    /// A user starts a container of no service.
+    Begin {
+        host: usize,
+        request: Box<AttachRequest>,
+    },
+    /// One ends.
+    End {
+        host: usize,
+        id: AttachmentId,
+    },
     Client {
         line: usize,
         attempt: u64,
@@ -126,6 +137,8 @@ pub struct Host {
     pub disk: Disk,
     pub ledger: Ledger,
     pub runtime: Runtime,
+    /// Containers of no service.
+    pub boxes: BTreeMap<AttachmentId, Boxed>,
     /// The disk is slow until then.
     pub stalled_until: Time,
     /// The next write is met by a crash; `true`: of the whole host.
@@ -203,6 +216,9 @@ impl World {
         for (at, fault) in faults::draw(&mut self.rng, self.hosts.len(), self.heal_at) {
             self.queue.add(at, Event::Fault(fault));
         }
+        for (at, event) in places::draw(&mut self.rng, self.hosts.len(), self.heal_at) {
+            self.queue.add(at, event);
+        }
         self.queue.add(self.heal_at, Event::Heal);
         while !self.settled {
             let Some((at, event)) = self.queue.pop() else { return Err("nothing is left to happen".into()) };
@@ -231,6 +247,8 @@ impl World {
             Event::ToManager { host, session, node, up } => self.at_manager(host, session, node, up),
             Event::ToAgent { host, session, down } => self.at_agent(host, session, down),
             Event::Container { host, life, task, step } => self.container(host, life, task, step),
+            Event::Begin { host, request } => self.begin_box(host, *request),
+            Event::End { host, id } => self.end_box(host, id),
             Event::Client { line, attempt } => self.client(line, attempt),
             Event::Answer { line, attempt, result } => self.answer(line, attempt, result),
             Event::GiveUp { line, attempt } => {
@@ -293,7 +311,7 @@ impl World {
         trace!(self, "{} starts, life {life}", self.hosts[host].name);
         let first = self.rng.below(TICK);
         self.after(first, Event::Tick { host, life });
-        self.boot_agent(host);
+        self.boot_agent(host)?;
         self.boot_manager(host)
     }
 
@@ -310,6 +328,8 @@ impl World {
         target.manager = None;
         target.agent = None;
         target.disk.crash(survivors);
+        // A start that waits is the daemon's.
+        target.boxes.retain(|_, b| b.ip.is_some() && !power);
         if power {
             target.runtime.power_cut();
         }
@@ -348,6 +368,7 @@ fn new_host(at: usize, manager: bool, rng: &mut Rng) -> Host {
         disk,
         ledger: Ledger::default(),
         runtime: Runtime::default(),
+        boxes: BTreeMap::new(),
         stalled_until: 0,
         crash_in_write: None,
     }

@@ -61,6 +61,12 @@ fn a_seed_replays_exactly() {
     }
 }
 
+#[test]
+fn containers_of_no_service_are_given_places() {
+    let places = (1..=40).map(|seed| run(seed, Options::default()).map_or(0, |report| report.places)).sum::<u64>();
+    assert!(places > 40, "{places} places in 40 seeds: what is said of them says little");
+}
+
 fn summary(report: Report) -> (u64, u64, u64, u64) {
     (report.virtual_us, report.events, report.commits, report.elections)
 }
