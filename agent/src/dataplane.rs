@@ -3,7 +3,7 @@
 //! One thread owns the kernel's state. What arrives while it works joins its next round, so that ten containers that start
 //! together cost one pass; every caller hears how its own container fared.
 
-use crate::dns::{Resolver, SharedNames};
+use crate::dns::{Resolver, SharedNames, Tables};
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -13,7 +13,6 @@ use muster_engine::net::{Foreign, Network, NetworkError, Sandbox};
 use muster_model::{
     NodeId,
     assignment::AssignmentSet,
-    net::Scope,
     view::{Names, NodeView, PublishedKey, PublishedKey6},
 };
 use std::{
@@ -124,16 +123,17 @@ impl HostNetwork {
             return Ok(None);
         }
         let own = sandbox.endpoints.iter().map(|e| e.scope);
-        let scopes: Vec<Scope> = own.chain(sandbox.foreign.iter().map(|f| f.scope)).collect();
+        let scopes = own.chain(sandbox.foreign.iter().map(|f| f.scope)).collect();
+        let tables = || Tables { scopes: Vec::clone(&scopes), links: sandbox.dns.links.clone() };
         let known = |r: &Resolver| {
-            r.set_scopes(scopes.clone());
+            r.set_tables(tables());
             DnsPorts { udp: r.udp_port, tcp: r.tcp_port }
         };
         if let Some(ports) = self.locked(|r| r.get(&sandbox.container_id).map(known)) {
             return Ok(Some(ports));
         }
         let upstream = if sandbox.dns.servers.is_empty() { self.upstream.clone() } else { sandbox.dns.servers.clone() };
-        let opened = Resolver::open(&sandbox.netns, scopes.clone(), self.names.clone(), upstream).await;
+        let opened = Resolver::open(&sandbox.netns, tables(), self.names.clone(), upstream).await;
         let resolver = opened.map_err(|e| NetworkError(format!("name server of the container: {e:#}")))?;
         let ports = DnsPorts { udp: resolver.udp_port, tcp: resolver.tcp_port };
         self.locked(|r| r.insert(sandbox.container_id.clone(), resolver));

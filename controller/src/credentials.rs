@@ -170,6 +170,7 @@ mod tests {
             endpoint: EndpointSpec::default(),
             update: UpdateConfig::default(),
             rollback: UpdateConfig::default(),
+            networks_beside: false,
         }
     }
 

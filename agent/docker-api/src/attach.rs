@@ -16,15 +16,20 @@ use std::sync::Arc;
 
 type Process = muster_calls::Future<Result<Attached, Error>>;
 
-pub(crate) async fn attach(call: Call) -> Outcome {
-    let options = Attach {
+/// What a client asks for.
+pub(crate) fn options(call: &Call) -> Attach {
+    Attach {
         stdin: call.query.flag("stdin"),
         stdout: call.query.flag("stdout"),
         stderr: call.query.flag("stderr"),
         logs: call.query.flag("logs"),
         stream: call.query.flag("stream"),
         detach_keys: call.query.text("detachKeys"),
-    };
+    }
+}
+
+pub(crate) async fn attach(call: Call) -> Outcome {
+    let options = options(&call);
     let stdin = options.stdin && options.stream;
     let attached = call.api.engine.container_attach(&call.name, options).await?;
     let tty = attached.tty;
@@ -33,7 +38,7 @@ pub(crate) async fn attach(call: Call) -> Outcome {
 
 async fn hand_over(call: Call, tty: bool, stdin: bool, process: Process) -> Outcome {
     let head = call.api.hijack_head(call.wants_upgrade(), logs::content_type(call.version, tty));
-    call.hand_over(Hijack { head, framing: Framing::of(tty), process, stdin }).await
+    call.hand_over(Hijack { head, framing: Framing::of(tty), process, stdin, websocket: false }).await
 }
 
 pub(crate) async fn exec_create(mut call: Call) -> Outcome {

@@ -37,7 +37,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
     }
 

@@ -120,7 +120,8 @@ pub(crate) async fn update(mut call: Call) -> Outcome {
 
 pub(crate) async fn remove(call: Call) -> Outcome {
     if call.query.flag("link") {
-        return Err(Fault::unsupported("removing a link between containers"));
+        call.api.engine.container_unlink(&call.name).await?;
+        return Ok(reply::no_content());
     }
     let options = RemoveContainer { force: call.query.flag("force"), volumes: call.query.flag("v") };
     call.api.engine.container_remove(&call.name, options).await?;

@@ -4,7 +4,10 @@
 //! whatever the client has sent already, writes the head of the answer and then carries bytes both ways. Half-close matters:
 //! the client shuts its side when its stdin ends, and output goes on until the process ends.
 
-use crate::framing::{self, Framing};
+use crate::{
+    framing::{self, Framing},
+    websocket,
+};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use muster_calls::{Attached, Error, Input, Output, StdStream, Stream};
@@ -23,7 +26,7 @@ const READ_BYTES: usize = 32 << 10;
 const BATCH: usize = 64;
 /// How long a client may take to close its side after all output was sent. Closing earlier with unread input would reset the
 /// connection and could cost the client the end of the output.
-const LINGER: Duration = Duration::from_secs(1);
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 pub(crate) struct Hijack {
     /// The answer's status line and headers.
@@ -34,6 +37,8 @@ pub(crate) struct Hijack {
     pub process: muster_calls::Future<Result<Attached, Error>>,
     /// Whether the client's bytes go to the process; otherwise they are read and dropped.
     pub stdin: bool,
+    /// What follows the head is a websocket's.
+    pub websocket: bool,
 }
 
 impl Hijack {
@@ -44,9 +49,13 @@ impl Hijack {
     /// # Errors
     /// When the client cannot be read from or written to: it has gone, and the process is detached by dropping it.
     pub async fn run<I: AsyncRead + AsyncWrite + Send>(self, socket: I, early: Bytes) -> io::Result<()> {
+        let mut socket = Box::pin(socket);
+        socket.write_all(self.head.as_bytes()).await?;
+        socket.flush().await?;
+        if self.websocket {
+            return websocket::carry(socket, early, self.process, self.stdin).await;
+        }
         let (mut from_client, mut to_client) = tokio::io::split(socket);
-        to_client.write_all(self.head.as_bytes()).await?;
-        to_client.flush().await?;
         match self.process.await {
             Ok(attached) => {
                 let input = self.stdin.then_some(attached.input);

@@ -31,6 +31,7 @@ mod swarm;
 mod system;
 mod version;
 mod volumes;
+mod websocket;
 
 pub use access::{Access, Role};
 pub use api::{Api, Settings};

@@ -17,7 +17,6 @@ macro_rules! refused {
 }
 
 refused! {
-    attach_ws: "attach over a websocket";
     build: "build";
     build_cancel: "cancelling a build";
     checkpoint: "checkpoint";

@@ -6,7 +6,7 @@ use crate::{
     attach, containers, files, images, logs, networks, refused,
     route::Route,
     swarm::{cluster, nodes, secrets, services, tasks},
-    system, volumes,
+    system, volumes, websocket,
 };
 use http::Method;
 
@@ -51,7 +51,7 @@ fn engine() -> Vec<Route> {
         POST "/containers/{name}/pause" => containers::pause;
         POST "/containers/{name}/unpause" => containers::unpause;
         POST "/containers/{name}/attach" => attach::attach;
-        GET "/containers/{name}/attach/ws" => refused::attach_ws;
+        GET "/containers/{name}/attach/ws" => websocket::attach;
         POST "/containers/{name}/wait" => containers::wait;
         HEAD "/containers/{name}/archive" => files::stat;
         GET "/containers/{name}/archive" => files::get;

@@ -3,6 +3,7 @@
 mod fake;
 
 use fake::{Server, cluster::FakeCluster};
+use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::{sync::atomic::Ordering, time::Duration};
 use tokio::{
@@ -10,6 +11,7 @@ use tokio::{
     net::UnixStream,
     time::timeout,
 };
+use tokio_tungstenite::tungstenite::{self, Message};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -307,6 +309,38 @@ async fn attach_upgrades_carries_stdin_and_outlives_the_clients_half_close() {
     attach.socket.shutdown().await.expect("half-closes");
     assert_eq!(ask(&server, &format!("POST /v1.45/containers/{id}/start"), None).await.code(), 204);
     assert_eq!(attach.rest().await, b"\x01\x00\x00\x00\x00\x00\x00\x06hello\n");
+}
+
+#[tokio::test]
+async fn attach_over_a_websocket_carries_messages_both_ways_and_ends_with_the_process() {
+    let server = Server::start(None);
+    let id = create(&server, &["cat"]).await;
+    let socket = UnixStream::connect(&server.socket).await.expect("connects");
+    let url = format!("ws://d/v1.45/containers/{id}/attach/ws?stdin=1&stdout=1&stderr=1&stream=1");
+    let (mut attached, answer) = tokio_tungstenite::client_async(url, socket).await.expect("upgraded");
+    assert_eq!(answer.status().as_u16(), 101);
+    attached.send(Message::text("hello\n")).await.expect("sent");
+    attached.send(Message::Ping("are you there".into())).await.expect("sent");
+    assert_eq!(ask(&server, &format!("POST /v1.45/containers/{id}/start"), None).await.code(), 204);
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        seen.push(timeout(LONG, attached.next()).await.expect("in time").expect("more").expect("a message"));
+    }
+    assert!(seen.contains(&Message::binary(&b"hello\n"[..])), "without frames of its own: {seen:?}");
+    assert!(seen.contains(&Message::Pong("are you there".into())), "{seen:?}");
+    let other = format!("ws://d/v1.45/containers/{id}/attach/ws?stdout=1&stream=1");
+    let socket = UnixStream::connect(&server.socket).await.expect("connects");
+    let (mut watcher, _) = tokio_tungstenite::client_async(other, socket).await.expect("upgraded");
+    watcher.close(None).await.expect("closes");
+    while timeout(LONG, watcher.next()).await.expect("the server closes as well").is_some_and(|m| m.is_ok()) {}
+    for (path, code) in [(id.as_str(), 400), ("nonesuch", 400)] {
+        let plain = ask(&server, &format!("GET /v1.45/containers/{path}/attach/ws"), None).await;
+        assert_eq!(plain.code(), code);
+        assert!(plain.message().contains("websocket"), "{}", plain.message());
+    }
+    let socket = UnixStream::connect(&server.socket).await.expect("connects");
+    let missing = tokio_tungstenite::client_async("ws://d/v1.45/containers/none/attach/ws", socket).await;
+    assert!(matches!(missing, Err(tungstenite::Error::Http(answer)) if answer.status().as_u16() == 404));
 }
 
 #[tokio::test]

@@ -165,6 +165,14 @@ impl Engine for LocalEngine {
         self.shared.exec_inspect(id)
     }
 
+    async fn container_unlink(&self, name: &str) -> Result<()> {
+        let missing = || Error::not_found(format!("No such container: {name}"));
+        let (owner, alias) = name.trim_start_matches('/').rsplit_once('/').ok_or_else(missing)?;
+        let handle = self.shared.find(owner).map_err(|_| missing())?;
+        let alias = alias.to_owned();
+        handle.ask(|reply| Command::Unlink { alias, reply }).await
+    }
+
     async fn archive_stat(&self, id: &str, path: String) -> Result<PathStat> {
         self.shared.archive_stat(id, path).await
     }

@@ -13,6 +13,7 @@ use hickory_server::{
     server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
     zone_handler::MessageResponseBuilder,
 };
+use muster_engine::net::Linked;
 use muster_model::{net::Scope, view::Names};
 use rand::seq::SliceRandom as _;
 use std::{
@@ -24,10 +25,22 @@ use std::{
 /// clients of dnsrr services suffer for it.
 const TTL_S: u32 = 5;
 
-/// Which networks a container is on.
+/// What a container may ask for: the networks it is on, and what it alone calls others.
 #[derive(Debug, Default)]
 pub struct Tables {
     pub scopes: Vec<Scope>,
+    /// Lower case.
+    pub links: Vec<Linked>,
+}
+
+impl Tables {
+    /// The tables that a link of this name leads to, with what the other is called there.
+    fn linked<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a Scope, &'a str)> {
+        self.links.iter().filter(move |link| link.alias == name).flat_map(|link| {
+            let meant = self.scopes.iter().filter(|scope| link.scope.is_none_or(|only| only == **scope));
+            meant.map(|scope| (scope, link.target.as_str()))
+        })
+    }
 }
 
 pub struct Handler {
@@ -44,22 +57,28 @@ enum Known {
     Elsewhere,
 }
 
-fn look(names: &Names, scopes: &[Scope], name: &str) -> Known {
+fn look(names: &Names, tables: &Tables, name: &str) -> Known {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
-    let mut found: Option<Vec<Ipv4Addr>> = None;
-    for scope in scopes {
-        if let Some(ips) = names.get(scope).and_then(|t| t.names.get(&name)) {
-            found.get_or_insert_default().extend(ips);
-        }
+    let known = |(scope, name): (&Scope, &str)| names.get(scope)?.names.get(name);
+    let together = |found: Vec<&Vec<Ipv4Addr>>| Known::Here(found.into_iter().flatten().copied().collect());
+    // What a container calls another goes before what others are called.
+    let linked: Vec<_> = tables.linked(&name).filter_map(known).collect();
+    if !linked.is_empty() {
+        return together(linked);
     }
-    found.map_or(Known::Elsewhere, Known::Here)
+    let found: Vec<_> = tables.scopes.iter().filter_map(|scope| known((scope, &name))).collect();
+    if found.is_empty() { Known::Elsewhere } else { together(found) }
 }
 
 /// The IPv6 addresses of a name of ours.
-fn look6(names: &Names, scopes: &[Scope], name: &str) -> Vec<Ipv6Addr> {
+fn look6(names: &Names, tables: &Tables, name: &str) -> Vec<Ipv6Addr> {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
-    let tables = scopes.iter().filter_map(|scope| names.get(scope));
-    tables.filter_map(|t| t.names6.get(&name)).flatten().copied().collect()
+    let known = |(scope, name): (&Scope, &str)| names.get(scope)?.names6.get(name);
+    let linked: Vec<Ipv6Addr> = tables.linked(&name).filter_map(known).flatten().copied().collect();
+    if !linked.is_empty() {
+        return linked;
+    }
+    tables.scopes.iter().filter_map(|scope| known((scope, &name))).flatten().copied().collect()
 }
 
 /// The name whose address an `in-addr.arpa` question asks for (RFC 1035, section 3.5).
@@ -80,10 +99,10 @@ fn reverse(names: &Names, scopes: &[Scope], question: &str) -> Option<String> {
 impl Handler {
     async fn answer(&self, name: &Name, kind: RecordType) -> (ResponseCode, Vec<Record>) {
         let names = self.names.load_full();
-        let scopes = self.tables.load_full();
+        let tables = self.tables.load_full();
         let text = name.to_ascii();
         if kind == RecordType::PTR
-            && let Some(found) = reverse(&names, &scopes.scopes, &text)
+            && let Some(found) = reverse(&names, &tables.scopes, &text)
             && let Ok(target) = Name::from_ascii(format!("{found}."))
         {
             return (
@@ -91,7 +110,7 @@ impl Handler {
                 vec![Record::from_rdata(name.clone(), TTL_S, RData::PTR(rdata::PTR(target)))],
             );
         }
-        match look(&names, &scopes.scopes, &text) {
+        match look(&names, &tables, &text) {
             Known::Here(mut ips) if kind == RecordType::A => {
                 // Clients take the first: spread them.
                 ips.shuffle(&mut rand::rng());
@@ -100,7 +119,7 @@ impl Handler {
                 (ResponseCode::NoError, records)
             }
             Known::Here(_) if kind == RecordType::AAAA => {
-                let mut ips = look6(&names, &scopes.scopes, &text);
+                let mut ips = look6(&names, &tables, &text);
                 ips.shuffle(&mut rand::rng());
                 let record = |ip| Record::from_rdata(name.clone(), TTL_S, RData::AAAA(rdata::AAAA(ip)));
                 (ResponseCode::NoError, ips.into_iter().map(record).collect())
@@ -177,9 +196,24 @@ mod tests {
 
     #[test]
     fn a_name_is_seen_only_from_its_network() {
-        assert_eq!(look(&names(), &[Scope::vni(1)], "WEB."), Known::Here(vec![Ipv4Addr::new(10, 0, 0, 2)]));
-        assert_eq!(look(&names(), &[Scope::vni(1)], "db"), Known::Elsewhere);
-        assert_eq!(look(&names(), &[], "web"), Known::Elsewhere);
+        let on = |scopes: &[Scope]| Tables { scopes: scopes.to_vec(), links: Vec::new() };
+        assert_eq!(look(&names(), &on(&[Scope::vni(1)]), "WEB."), Known::Here(vec![Ipv4Addr::new(10, 0, 0, 2)]));
+        assert_eq!(look(&names(), &on(&[Scope::vni(1)]), "db"), Known::Elsewhere);
+        assert_eq!(look(&names(), &on(&[]), "web"), Known::Elsewhere);
+    }
+
+    #[test]
+    fn a_link_is_known_to_its_container_on_its_network_and_goes_before_other_names() {
+        let link = |alias: &str, target: &str, scope| Linked { alias: alias.into(), target: target.into(), scope };
+        let tables = |links| Tables { scopes: vec![Scope::vni(1), Scope::vni(2)], links };
+        let db = Known::Here(vec![Ipv4Addr::new(10, 0, 1, 2)]);
+        assert_eq!(look(&names(), &tables(vec![link("store", "db", None)]), "Store."), db);
+        assert_eq!(look(&names(), &tables(vec![link("web", "db", None)]), "web"), db);
+        assert_eq!(look(&names(), &tables(vec![link("store", "db", Some(Scope::vni(2)))]), "store"), db);
+        assert_eq!(look(&names(), &tables(vec![link("store", "db", Some(Scope::vni(1)))]), "store"), Known::Elsewhere);
+        // Nobody is called so yet: others may be.
+        let web = Known::Here(vec![Ipv4Addr::new(10, 0, 0, 2)]);
+        assert_eq!(look(&names(), &tables(vec![link("web", "gone", None)]), "web"), web);
     }
 
     #[test]

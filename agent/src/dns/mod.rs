@@ -15,7 +15,7 @@ use hickory_resolver::{
     net::runtime::TokioRuntimeProvider,
 };
 use hickory_server::Server;
-use muster_model::{net::Scope, view::Names};
+use muster_model::view::Names;
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
@@ -46,18 +46,13 @@ impl Resolver {
     ///
     /// # Errors
     /// When the namespace is gone, or no port is free in it.
-    pub async fn open(
-        netns: &Path,
-        scopes: Vec<Scope>,
-        names: SharedNames,
-        upstream: Vec<IpAddr>,
-    ) -> anyhow::Result<Self> {
+    pub async fn open(netns: &Path, tables: Tables, names: SharedNames, upstream: Vec<IpAddr>) -> anyhow::Result<Self> {
         let path: PathBuf = netns.to_owned();
         let (udp, tcp) = tokio::task::spawn_blocking(move || sockets::open_in(&path))
             .await
             .context("the thread that opens DNS sockets")??;
         let (udp_port, tcp_port) = (udp.local_addr()?.port(), tcp.local_addr()?.port());
-        let tables = Arc::new(ArcSwap::from_pointee(Tables { scopes }));
+        let tables = Arc::new(ArcSwap::from_pointee(tables));
         let handler = handler::Handler { names, tables: tables.clone(), upstream: upstream_resolver(&upstream)? };
         let mut server = Server::new(handler);
         server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
@@ -65,9 +60,9 @@ impl Resolver {
         Ok(Self { _server: server, tables, udp_port, tcp_port })
     }
 
-    /// The container joined or left networks.
-    pub fn set_scopes(&self, scopes: Vec<Scope>) {
-        self.tables.store(Arc::new(Tables { scopes }));
+    /// The container joined or left networks, or has other links.
+    pub fn set_tables(&self, tables: Tables) {
+        self.tables.store(Arc::new(tables));
     }
 }
 

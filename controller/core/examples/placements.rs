@@ -109,6 +109,7 @@ fn service(ids: &mut IdSource, replicas: u64) -> Service {
             endpoint: EndpointSpec::default(),
             update: UpdateConfig::default(),
             rollback: UpdateConfig::default(),
+            networks_beside: false,
         },
         previous_spec: None,
         spec_version: Version::ABSENT,

@@ -156,7 +156,7 @@ fn new_node(r: &Registration, now: Timestamp) -> Node {
     Node {
         id: r.node,
         meta: Meta::default(),
-        spec: NodeSpec { labels: r.labels.clone(), role: r.role, availability: r.availability },
+        spec: NodeSpec { labels: r.labels.clone(), role: r.role, availability: r.availability, name: String::new() },
         role: r.role,
         description: r.description.clone(),
         status: NodeStatus { state: NodeState::Unknown, message: "joined, no session yet".into(), since: now },

@@ -258,6 +258,7 @@ pub fn service(name: &str, replicas: u64) -> ServiceSpec {
         endpoint: EndpointSpec::default(),
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
+        networks_beside: false,
     }
 }
 

@@ -74,6 +74,10 @@ pub trait Engine: Send + Sync + 'static {
         refuse!("update")
     }
     async fn container_remove(&self, id: &str, options: RemoveContainer) -> Result<()>;
+    /// Removes a link: `OWNER/ALIAS`, what one container calls another.
+    async fn container_unlink(&self, name: &str) -> Result<()> {
+        refuse!("removing a link between containers")
+    }
     /// Registers the wait before it answers; the future resolves when the condition is met.
     async fn container_wait(&self, id: &str, condition: WaitCondition) -> Result<Future<Result<WaitResult>>>;
     async fn container_top(&self, id: &str, ps_args: String) -> Result<TopResult> {

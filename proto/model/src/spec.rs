@@ -44,6 +44,9 @@ pub struct ServiceSpec {
     pub update: UpdateConfig,
     #[serde(default)]
     pub rollback: UpdateConfig,
+    /// The networks were given at their old place, beside the task: they are shown there.
+    #[serde(default)]
+    pub networks_beside: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -396,6 +399,9 @@ pub struct NodeSpec {
     pub labels: Labels,
     pub role: Role,
     pub availability: Availability,
+    /// What an operator calls it, besides its host name; may be empty.
+    #[serde(default)]
+    pub name: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -567,6 +573,7 @@ mod tests {
             endpoint: EndpointSpec::default(),
             update: UpdateConfig::default(),
             rollback: UpdateConfig::default(),
+            networks_beside: false,
         }
     }
 

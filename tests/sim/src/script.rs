@@ -387,6 +387,7 @@ fn service_spec(name: &str, replicas: u64, network: Option<&str>) -> ServiceSpec
             ..UpdateConfig::default()
         },
         rollback: UpdateConfig::default(),
+        networks_beside: false,
     }
 }
 

@@ -267,6 +267,8 @@ document! {
     /// API object `NodeSpec`.
     pub(crate) struct NodeSpecDoc {
         flatten pub rest: Rest,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub name: String,
         pub labels: Strings,
         pub role: String,
         pub availability: String,

@@ -17,7 +17,7 @@ pub(crate) async fn list(call: Call) -> Outcome {
 fn passes(filters: &Filters, view: &NodeView) -> bool {
     let node = &view.node;
     filters.matches_prefix("id", &node.id.to_string())
-        && filters.matches_prefix("name", &node.description.hostname)
+        && [&node.description.hostname, &node.spec.name].iter().any(|name| filters.matches_prefix("name", name))
         && filters.matches_labels("label", &node.description.engine_labels)
         && filters.matches_labels("node.label", &node.spec.labels)
         && filters.matches_exactly("role", &word(node.spec.role))

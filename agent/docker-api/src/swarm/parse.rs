@@ -41,6 +41,7 @@ pub(crate) fn refuse_rest(within: &str, rest: &Rest) -> Result<(), Error> {
 pub(crate) fn service_spec(doc: ServiceSpecDoc) -> Result<ServiceSpec, Error> {
     refuse_rest("", &doc.rest)?;
     let mut task = task_spec(doc.task_template)?;
+    let networks_beside = !doc.networks.is_empty();
     if task.networks.is_empty() {
         task.networks = attachments("Networks", doc.networks)?;
     } else if !doc.networks.is_empty() {
@@ -54,6 +55,7 @@ pub(crate) fn service_spec(doc: ServiceSpecDoc) -> Result<ServiceSpec, Error> {
         endpoint: endpoint_spec(doc.endpoint_spec.unwrap_or_default())?,
         update: update_config("UpdateConfig.", doc.update_config)?,
         rollback: update_config("RollbackConfig.", doc.rollback_config)?,
+        networks_beside,
     };
     spec.validate()?;
     Ok(spec)
@@ -277,9 +279,15 @@ pub(crate) fn node_spec(doc: NodeSpecDoc) -> Result<NodeSpec, Error> {
             return Err(Invalid::new(field, "it must be given").into());
         }
     }
+    const MOST: usize = 255;
+    if doc.name.len() > MOST || doc.name.chars().any(char::is_control) {
+        let why = format!("{:?}: expected up to {MOST} bytes without control characters", doc.name);
+        return Err(Invalid::new("Name", why).into());
+    }
     Ok(NodeSpec {
         labels: doc.labels,
         role: parse_word("Role", &doc.role)?,
         availability: parse_word("Availability", &doc.availability)?,
+        name: doc.name,
     })
 }

@@ -35,10 +35,14 @@ fn with_prefix(networks: &Networks, network: NetworkId, ip: Ipv4Addr) -> String 
 }
 
 pub(crate) fn service_spec(spec: &ServiceSpec) -> ServiceSpecDoc {
+    let mut task_template = TaskSpecDoc { runtime: "container".to_owned(), ..task_spec(&spec.task) };
+    // They are shown where they were given.
+    let networks = if spec.networks_beside { std::mem::take(&mut task_template.networks) } else { Vec::new() };
     ServiceSpecDoc {
+        networks,
         name: spec.name.clone(),
         labels: spec.labels.clone(),
-        task_template: TaskSpecDoc { runtime: "container".to_owned(), ..task_spec(&spec.task) },
+        task_template,
         mode: match spec.mode {
             Mode::Replicated { replicas } => {
                 ModeDoc { replicated: Some(ReplicatedDoc { replicas: Some(replicas) }), ..ModeDoc::default() }
@@ -300,6 +304,7 @@ fn task_status(s: &TaskStatus) -> TaskStatusDoc {
 
 fn node_spec(spec: &NodeSpec) -> NodeSpecDoc {
     NodeSpecDoc {
+        name: spec.name.clone(),
         labels: spec.labels.clone(),
         role: word(spec.role),
         availability: word(spec.availability),

@@ -40,11 +40,32 @@ fn a_whole_service_is_read() {
 fn what_is_shown_can_be_sent_back_and_means_the_same() {
     let small = json!({"Name":"s","TaskTemplate":{"ContainerSpec":{"Image":"x"}}});
     let global = json!({"Name":"g","TaskTemplate":{"ContainerSpec":{"Image":"x"}},"Mode":{"Global":{}},"EndpointSpec":{"Mode":"dnsrr"}});
-    for doc in [web(), small, global] {
+    let beside = json!({"Name":"b","TaskTemplate":{"ContainerSpec":{"Image":"x"}},"Networks":[{"Target":"lan"}]});
+    for doc in [web(), small, global, beside] {
         let spec = read(doc).expect("taken");
         let shown = serde_json::to_value(show::service_spec(&spec)).expect("shows");
         assert_eq!(read(shown.clone()).expect("taken again"), spec, "{shown}");
     }
+}
+
+#[test]
+fn networks_are_shown_where_they_were_given() {
+    let given = |doc| serde_json::to_value(show::service_spec(&read(doc).expect("taken"))).expect("shows");
+    let task = json!({"ContainerSpec":{"Image":"x"}});
+    let shown = given(json!({"Name":"b","TaskTemplate":task,"Networks":[{"Target":"lan"}]}));
+    assert_eq!((&shown["Networks"], &shown["TaskTemplate"]["Networks"]), (&json!([{"Target":"lan"}]), &Value::Null));
+    let task = json!({"ContainerSpec":{"Image":"x"},"Networks":[{"Target":"lan"}]});
+    let shown = given(json!({"Name":"b","TaskTemplate":task}));
+    assert_eq!((&shown["TaskTemplate"]["Networks"], &shown["Networks"]), (&json!([{"Target":"lan"}]), &Value::Null));
+}
+
+#[test]
+fn a_node_may_have_a_name_besides_its_host_name() {
+    let read = |doc| super::parse::node_spec(serde_json::from_value(doc).expect("a document"));
+    let named = json!({"Name":"rack-7","Role":"worker","Availability":"active"});
+    assert_eq!(read(named).expect("taken").name, "rack-7");
+    let refused = read(json!({"Name":"a\nb","Role":"worker","Availability":"active"})).expect_err("control character");
+    assert!(format!("{refused:?}").contains("Name"), "{refused:?}");
 }
 
 #[test]

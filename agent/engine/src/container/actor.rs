@@ -70,6 +70,11 @@ pub(crate) enum Command {
         network: String,
         reply: Reply<()>,
     },
+    /// Forgets what this container calls another.
+    Unlink {
+        alias: String,
+        reply: Reply<()>,
+    },
     /// Hands over a connection now or, if it does not run, as soon as it is started.
     Attach {
         options: AttachOptions,
@@ -295,6 +300,7 @@ impl Actor {
             Command::Remove { options, reply } => self.remove(options, reply).await,
             Command::Connect { place, reply } => drop(reply.send(self.connect(*place).await)),
             Command::Disconnect { network, reply } => drop(reply.send(self.disconnect(&network).await)),
+            Command::Unlink { alias, reply } => drop(reply.send(self.unlink(&alias).await)),
             Command::Attach { options, slot, reply } => drop(reply.send(self.attach(options, slot).await)),
             Command::Lend(reply) => drop(reply.send(self.lend().await)),
             Command::GiveBack => self.give_back().await,

@@ -190,6 +190,24 @@ impl Actor {
         Ok(())
     }
 
+    /// Forgets a link; a running container's file and name server do at once, its environment at the next start.
+    pub(super) async fn unlink(&mut self, alias: &str) -> Result<()> {
+        let before = self.record.host.links.clone();
+        if !links::remove(&mut self.record.host, alias) {
+            return Err(super::handle::no_such(&format!("{}/{alias}", self.record.name)));
+        }
+        if let Err(e) = self.persist(Durability::Power).await {
+            self.record.host.links = before;
+            return Err(e);
+        }
+        self.publish();
+        if self.record.state.is_running() {
+            links::forget(&self.shared, &self.record, alias).await;
+            self.shared.sync_network(&self.record).await?;
+        }
+        Ok(())
+    }
+
     async fn join_and_apply(&mut self) -> Result<()> {
         let last = self.record.places.len().saturating_sub(1);
         self.shared.join_place(&mut self.record, last).await?;

@@ -94,6 +94,17 @@ fn all(record: &Record) -> impl Iterator<Item = (Link<'_>, Option<&Place>)> {
     of_host.chain(of_places).filter_map(|(text, place)| Some((Link::parse(text).ok()?, place)))
 }
 
+/// Names for the name server: alias, what the other is called, and the place it is bound to. Those of the default bridge,
+/// where nobody has names, are in the file alone.
+pub(crate) fn named(record: &Record) -> impl Iterator<Item = (&str, &str, Option<&Place>)> {
+    let default_bridge = on_default_bridge(&record.host);
+    all(record).filter(move |(_, place)| place.is_some() || !default_bridge).map(|(link, place)| {
+        // Of an id, the beginning is a name.
+        let id = link.target.len() == 64 && crate::names::is_hex(link.target);
+        (link.alias, if id { crate::names::short(link.target) } else { link.target }, place)
+    })
+}
+
 /// Where the other container is on a network that both are on.
 fn address(record: &Record, other: &Record, place: Option<&Place>) -> Option<Ipv4Addr> {
     let shared = |theirs: &&Place| {
@@ -200,6 +211,18 @@ pub(super) async fn refresh(shared: &Shared, started: &Record) {
     }
 }
 
+/// A link is gone: a running container's file loses its line.
+pub(super) async fn forget(shared: &Shared, record: &Record, alias: &str) {
+    rewrite(shared, record, vec![(alias.to_owned(), String::new())]).await;
+}
+
+/// Takes the links of this name out of a host configuration. False: there is none.
+pub(super) fn remove(host: &mut HostConfig, alias: &str) -> bool {
+    let before = host.links.len();
+    host.links.retain(|text| !Link::parse(text).is_ok_and(|link| link.alias == alias));
+    host.links.len() != before
+}
+
 /// A running container has joined a network with links: its file gets their lines.
 pub(super) async fn joined(shared: &Shared, record: &Record, place: &Place) {
     let of_place = all(record).filter(|(_, of)| of.is_some_and(|of| of.network == place.network));
@@ -268,5 +291,23 @@ mod tests {
         let text = "127.0.0.1\tlocalhost\n10.0.0.2\tstore 0123 db\n10.0.0.9\tstored\n";
         let lines = [("store".to_owned(), "10.0.0.7\tstore 0123 db\n".to_owned())];
         assert_eq!(replaced(text, &lines), "127.0.0.1\tlocalhost\n10.0.0.9\tstored\n10.0.0.7\tstore 0123 db\n");
+        let gone = [("store".to_owned(), String::new())];
+        assert_eq!(replaced(text, &gone), "127.0.0.1\tlocalhost\n10.0.0.9\tstored\n");
+    }
+
+    #[test]
+    fn a_link_is_removed_by_its_alias_and_known_to_the_name_server_where_there_are_names() {
+        let id = "ab".repeat(32);
+        let links = vec![format!("{id}:store"), "other:else".to_owned()];
+        let mut record = Record { host: HostConfig { links, ..HostConfig::default() }, ..Record::default() };
+        record.host.network_mode = "bridge".into();
+        assert_eq!(named(&record).count(), 0);
+        record.host.network_mode = "mine".into();
+        assert_eq!(
+            named(&record).map(|(a, t, _)| (a, t)).collect::<Vec<_>>(),
+            [("store", &id[..12]), ("else", "other")]
+        );
+        assert!(remove(&mut record.host, "store") && !remove(&mut record.host, "store"));
+        assert_eq!(record.host.links, ["other:else"]);
     }
 }

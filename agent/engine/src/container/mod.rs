@@ -36,6 +36,7 @@ pub(crate) use connect::parse_mac;
 pub use create::EndpointSpec;
 pub(crate) use create::{cluster_place, image_config, no_such_image};
 pub(crate) use handle::{Containers, Handle, View};
+pub(crate) use links::named as named_links;
 pub(crate) use logs::is_live;
 pub use prune::{labels_pass, until};
 pub(crate) use restart::{Backoff, at_daemon_start};

@@ -17,7 +17,7 @@ mod sandbox;
 mod spanning;
 
 pub use ipam::default_pools;
-pub use plug::{Dns, Endpoint, Foreign, Network, NetworkError, NoNetwork, Published, Sandbox};
+pub use plug::{Dns, Endpoint, Foreign, Linked, Network, NetworkError, NoNetwork, Published, Sandbox};
 
 pub use spanning::{NoSpanning, Spanning};
 

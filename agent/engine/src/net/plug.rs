@@ -82,6 +82,16 @@ pub struct Published {
     pub endpoint: usize,
 }
 
+/// A name that one container has for another (`--link`), besides what that is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linked {
+    pub alias: String,
+    /// What the other is called on the network.
+    pub target: String,
+    /// The one network that it is meant on; `None`: every network of the container.
+    pub scope: Option<Scope>,
+}
+
 /// How the container resolves names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dns {
@@ -91,6 +101,8 @@ pub struct Dns {
     pub servers: Vec<IpAddr>,
     pub search: Vec<String>,
     pub options: Vec<String>,
+    /// Answered to this container alone, before what others are called.
+    pub links: Vec<Linked>,
 }
 
 /// A data plane's refusal; the text is shown to the user.

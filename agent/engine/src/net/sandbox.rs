@@ -1,7 +1,7 @@
 //! A container's network as one declaration: addresses and ports are taken here, and the data plane is told.
 
 use super::{
-    Dns, Endpoint, Foreign, NetworkRecord, Published, Sandbox,
+    Dns, Endpoint, Foreign, Linked, NetworkRecord, Published, Sandbox,
     networks::{BINDING_OPTION, MTU_OPTION},
     options::IFNAME_OPTION,
     publish,
@@ -241,6 +241,7 @@ impl Shared {
                 servers: record.host.dns.iter().filter_map(|s| s.parse().ok()).collect(),
                 search: record.host.dns_search.clone(),
                 options: record.host.dns_options.clone(),
+                links: self.linked(record),
             },
         }
     }
@@ -279,6 +280,30 @@ impl Shared {
             default_route,
             names: if gives_names(place) { self.dns_names(record, place) } else { Vec::new() },
         })
+    }
+
+    /// What the container calls others.
+    fn linked(&self, record: &Record) -> Vec<Linked> {
+        let scope = |place: &Place| match &place.cluster {
+            Some(cluster) => Some(cluster.scope),
+            None => self.networks.find(&place.network_id).ok().map(|n| Scope::local(n.scope)),
+        };
+        let links = crate::container::named_links(record).filter_map(|(alias, target, place)| {
+            let scope = match place {
+                Some(place) => Some(scope(place)?),
+                None => None,
+            };
+            Some(Linked { alias: alias.to_ascii_lowercase(), target: target.to_ascii_lowercase(), scope })
+        });
+        let mut all: Vec<Linked> = Vec::new();
+        for link in links {
+            // Clients write one both into the host configuration and into that of the place.
+            let same = |l: &Linked| (&l.alias, &l.target) == (&link.alias, &link.target);
+            if !all.iter().any(|l| same(l) && (l.scope.is_none() || l.scope == link.scope)) {
+                all.push(link);
+            }
+        }
+        all
     }
 
     fn foreign(&self, record: &Record, place: &Place) -> Option<Foreign> {

@@ -137,6 +137,7 @@ fn spec(c: &Create) -> anyhow::Result<ServiceSpec> {
         endpoint,
         update: Default::default(),
         rollback: Default::default(),
+        networks_beside: false,
     };
     spec.validate()?;
     Ok(spec)

@@ -103,6 +103,7 @@ pub fn service(name: &str, replicas: u64) -> ServiceSpec {
         endpoint: EndpointSpec::default(),
         update: UpdateConfig { monitor: Duration::ZERO, ..Default::default() },
         rollback: UpdateConfig::default(),
+        networks_beside: false,
     }
 }
 

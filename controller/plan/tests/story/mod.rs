@@ -216,6 +216,7 @@ impl Story {
             endpoint: EndpointSpec::default(),
             update: UpdateConfig::default(),
             rollback: UpdateConfig::default(),
+            networks_beside: false,
         };
         self.options(&mut spec, options);
         spec.validate().expect("a valid spec");

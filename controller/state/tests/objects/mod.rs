@@ -28,6 +28,7 @@ pub fn service(n: u128, name: &str) -> Service {
             endpoint: EndpointSpec::default(),
             update: UpdateConfig::default(),
             rollback: UpdateConfig::default(),
+            networks_beside: false,
         },
         previous_spec: None,
         spec_version: Version::ABSENT,
