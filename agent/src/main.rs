@@ -99,9 +99,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
     doors.push(tokio::spawn(async move { reminded.operator.remind(stopped).await }));
     doors.push(tokio::spawn(memory::keep_small(host.moved.clone(), stop.clone())));
     tracing::info!("musterd serves");
+    tell_systemd(sd_notify::NotifyState::Ready);
     let mut reloader = Reloader::new(host.clone(), guard, images);
     wait_for_signal(|| reloader.reload(&telemetry)).await?;
     tracing::info!("musterd stops; containers go on");
+    tell_systemd(sd_notify::NotifyState::Stopping);
     stop.cancel();
     for door in doors {
         let _ = tokio::time::timeout(std::time::Duration::from_secs(3), door).await;
@@ -256,6 +258,13 @@ fn open_docker_door(
             tokio::spawn(guard.serve(docker_tls::bind(*addr)?, face, stop))
         }
     })
+}
+
+/// Where systemd has started the daemon, `systemctl start` waits for this.
+fn tell_systemd(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(false, &[state]) {
+        tracing::warn!(%error, "cannot tell systemd how the daemon fares");
+    }
 }
 
 /// Until the daemon is to end; SIGHUP has it read its configuration again.

@@ -157,7 +157,8 @@ outlined conn_open(struct packet *p, u32 met, struct conn *to, int keep_port, u3
                          .scope = met, .ifindex = out, .action = out ? CONN_OUT : CONN_ENDPOINT };
     struct conn_key key;
     conn_key_of(&key, p, met, DIR_FORWARD);
-    if (map_update(&conns, &back_key, &back, 0) || map_update(&conns, &key, to, 0))
+    struct conn forward = *to;
+    if (map_update(&conns, &back_key, &back, 0) || map_update(&conns, &key, &forward, 0))
         return -1;
     return 0;
 }

@@ -98,7 +98,8 @@ outlined follow(struct __sk_buff *skb, struct packet *p, struct conn_key *key, s
     if (action != CONN_VIA && (rewrite(skb, p, 0, c->saddr, c->sport) || rewrite(skb, p, 1, c->daddr, c->dport)))
         return drop(D_REWRITE);
     if (finished) {
-        map_delete(&conns, key);
+        struct conn_key met = *key;
+        map_delete(&conns, &met);
         if (action != CONN_VIA)
             map_delete(&conns, &other);
     }

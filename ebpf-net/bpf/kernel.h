@@ -11,7 +11,7 @@ typedef unsigned long long u64;
 #define inline static inline __attribute__((always_inline))
 /* A function that the verifier looks at once, by itself, for any arguments, instead of anew for each way that leads to it: loading is
  * ten times faster. Pointers may be null for all that it knows, so each begins with a check (before kernel 6.8 nothing
- * else can tell it). */
+ * else can tell it). What they point to is no key or value for a map helper before kernel 6.2: it is copied to the stack. */
 #define outlined __attribute__((noinline)) int
 #define SEC(name) __attribute__((section(name), used))
 #define packed __attribute__((packed))

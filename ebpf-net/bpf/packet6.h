@@ -36,6 +36,7 @@ outlined parse6(struct __sk_buff *skb, struct packet6 *p, u32 scope)
     p->p.proto = ip.next;
     struct frag6_key key = { .scope = scope, .saddr = ip.saddr, .daddr = ip.daddr };
     u16 fragment = 0;
+#pragma unroll          /* before kernel 6.2 the loop that clang makes of it is refused */
     for (int i = 0; i <= EXTENSIONS; i++) {
         u8 this = p->p.proto;
         if (this != IP_HOP_OPTIONS && this != IP_DST_OPTIONS && this != IP_FRAGMENT)

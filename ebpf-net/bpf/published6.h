@@ -25,7 +25,8 @@ outlined follow6(struct __sk_buff *skb, struct packet6 *p, struct conn6_key *key
     if (rewrite6(skb, p, 0, &c->saddr, c->c.sport) || rewrite6(skb, p, 1, &c->daddr, c->c.dport))
         return drop(D_REWRITE);
     if (finished) {
-        map_delete(&conns6, key);
+        struct conn6_key met = *key;
+        map_delete(&conns6, &met);
         map_delete(&conns6, &other);
     }
     count(counted);
