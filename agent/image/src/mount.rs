@@ -31,7 +31,8 @@ pub(crate) fn mount(root_fs: &RootFs) -> Result<()> {
         |reason: String| Error::Mount { target: root_fs.merged.clone(), layers: root_fs.lowerdirs.len(), reason };
     match mount_each(root_fs) {
         Ok(()) => Ok(()),
-        Err((Errno::NOSYS | Errno::INVAL, Step::Lower)) => mount_string(root_fs).map_err(fail),
+        // Before 6.5 overlayfs looks at no option before all are there.
+        Err((Errno::NOSYS | Errno::INVAL, Step::Lower | Step::Create)) => mount_string(root_fs).map_err(fail),
         Err((errno, step)) => Err(fail(format!("{}: {errno}", step.words()))),
     }
 }
