@@ -27,7 +27,7 @@ check_machine() {
   command -v cargo >/dev/null || die "cargo is not in PATH: install the Rust toolchain, version 1.95 or newer"
   [ -e /sys/fs/cgroup/cgroup.controllers ] || [ -e /sys/fs/cgroup/unified/cgroup.controllers ] ||
     die "no cgroup v2 hierarchy at /sys/fs/cgroup: boot with systemd.unified_cgroup_hierarchy=1, or mount one at /sys/fs/cgroup/unified"
-  grep -qw bpf /proc/filesystems || die "this kernel has no bpf file system (CONFIG_BPF_SYSCALL): a kernel of 5.14 or newer with it is needed"
+  grep -qw bpf /proc/filesystems || die "this kernel has no bpf file system (CONFIG_BPF_SYSCALL): a kernel of 6.1 or newer with it is needed"
   grep -qw overlay /proc/filesystems || modprobe overlay 2>/dev/null || die "this kernel has no overlay file system: load or build the module overlay"
 }
 
