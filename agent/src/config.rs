@@ -125,7 +125,7 @@ struct Given {
     /// Its options, key=value, comma separated.
     #[arg(long, env = "MUSTER_LOG_OPTS", value_name = "OPTIONS", value_delimiter = ',')]
     log_opts: Option<Vec<String>>,
-    /// Where volume plugins are looked for: folders with their sockets, .spec or .json files, comma separated.
+    /// Where plugins are looked for: folders with their sockets, .spec or .json files, comma separated.
     #[arg(long, env = "MUSTER_PLUGIN_DIRS", value_name = "DIRS", value_delimiter = ',')]
     plugin_dirs: Option<Vec<PathBuf>>,
     /// What goes to stderr, e.g. info or warn,muster_engine=debug.

@@ -61,6 +61,8 @@ pub(crate) async fn adopt(shared: &Arc<Shared>) -> Result<(), OpenError> {
     shared.sweep_run_dir(&keep).map_err(OpenError::io("sweep", &shared.config.run_dir))?;
     sweep_roots(shared, &found, &roots).await;
     found.iter().filter(|f| f.alive || f.ended.is_some()).for_each(|f| shared.hold_endpoints(&f.record));
+    let unknown: Vec<String> = keep.iter().filter(|id| !found.iter().any(|f| f.record.id == **id)).cloned().collect();
+    shared.hold_endpoints_of(&unknown);
     shared.settle_at_start().await;
     let mut ended = Vec::new();
     for found in found {

@@ -101,7 +101,8 @@ fn containers_on_a_plugins_network_have_its_interface_its_routes_and_reach_each_
         let mut create = network("wired", "wires", "10.44.0.0/24");
         create.options.insert("colour".into(), "red".into());
         let net = engine.network_create(create).await.expect("made").id;
-        assert!(engine.info().await.expect("info").plugins.network.contains(&"wires".to_owned()));
+        let plugins = engine.info().await.expect("info").plugins;
+        assert!(plugins.network.contains(&"wires".to_owned()) && !plugins.volume.contains(&"wires".to_owned()));
         let made = &plugin.calls("NetworkDriver.CreateNetwork")[0];
         assert_eq!(made["NetworkID"], net.as_str());
         assert_eq!(made["Options"]["com.docker.network.generic"]["colour"], "red");

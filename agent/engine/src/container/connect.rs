@@ -3,7 +3,7 @@
 use super::{actor::Actor, etc, joined, links};
 use crate::{
     engine::Shared,
-    net::{NetworkRecord, check_driver_opts},
+    net::{NetworkRecord, check_driver_opts, check_ifname},
     record::{Durability, Place},
 };
 use muster_calls::{Error, Kind, Result};
@@ -33,7 +33,9 @@ impl Shared {
                 network.name
             )));
         }
-        if network.driver == "bridge" {
+        if network.is_remote() {
+            check_ifname(&settings.driver_opts)?;
+        } else {
             check_driver_opts(&settings.driver_opts)?;
         }
         let place = asked_for(settings)?;
@@ -192,12 +194,12 @@ impl Actor {
 
     /// Forgets a link; a running container's file and name server do at once, its environment at the next start.
     pub(super) async fn unlink(&mut self, alias: &str) -> Result<()> {
-        let before = self.record.host.links.clone();
-        if !links::remove(&mut self.record.host, alias) {
+        let before = self.record.clone();
+        if !links::remove(&mut self.record, alias) {
             return Err(super::handle::no_such(&format!("{}/{alias}", self.record.name)));
         }
         if let Err(e) = self.persist(Durability::Power).await {
-            self.record.host.links = before;
+            self.record = before;
             return Err(e);
         }
         self.publish();

@@ -216,11 +216,17 @@ pub(super) async fn forget(shared: &Shared, record: &Record, alias: &str) {
     rewrite(shared, record, vec![(alias.to_owned(), String::new())]).await;
 }
 
-/// Takes the links of this name out of a host configuration. False: there is none.
-pub(super) fn remove(host: &mut HostConfig, alias: &str) -> bool {
-    let before = host.links.len();
-    host.links.retain(|text| !Link::parse(text).is_ok_and(|link| link.alias == alias));
-    host.links.len() != before
+/// Takes the links of this name out of a record: clients write one into the host configuration and into a place. False: there
+/// is none.
+pub(super) fn remove(record: &mut Record, alias: &str) -> bool {
+    let places = record.places.iter_mut().map(|place| &mut place.links);
+    let mut found = false;
+    for links in places.chain([&mut record.host.links]) {
+        let before = links.len();
+        links.retain(|text| !Link::parse(text).is_ok_and(|link| link.alias == alias));
+        found |= links.len() != before;
+    }
+    found
 }
 
 /// A running container has joined a network with links: its file gets their lines.
@@ -307,7 +313,9 @@ mod tests {
             named(&record).map(|(a, t, _)| (a, t)).collect::<Vec<_>>(),
             [("store", &id[..12]), ("else", "other")]
         );
-        assert!(remove(&mut record.host, "store") && !remove(&mut record.host, "store"));
+        record.places.push(Place { links: vec!["other:store".into()], ..Place::default() });
+        assert!(remove(&mut record, "store") && !remove(&mut record, "store"));
+        assert_eq!(record.places[0].links, Vec::<String>::new());
         assert_eq!(record.host.links, ["other:else"]);
     }
 }

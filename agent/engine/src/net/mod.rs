@@ -22,7 +22,7 @@ pub use plug::{Dns, Endpoint, Foreign, Linked, Network, NetworkError, NoNetwork,
 pub use spanning::{NoSpanning, Spanning};
 
 pub(crate) use networks::{NetworkRecord, Networks};
-pub(crate) use options::check_driver_opts;
+pub(crate) use options::{check_driver_opts, check_ifname};
 pub(crate) use ports::Ports;
 pub(crate) use publish::parse_port;
 pub(crate) use remote::{Joined, Ledger, NETWORK_DRIVER};

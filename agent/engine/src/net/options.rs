@@ -6,23 +6,29 @@ use muster_model::engine::Strings;
 /// The name of the interface in the container.
 pub(super) const IFNAME_OPTION: &str = "com.docker.network.endpoint.ifname";
 
+/// Checks the one option that the engine heeds itself on networks of plugins: the others are the plugin's.
+///
+/// # Errors
+/// `Invalid` naming the option.
+pub(crate) fn check_ifname(options: &Strings) -> Result<()> {
+    match options.get(IFNAME_OPTION) {
+        Some(name) if !is_ifname(name) => Err(Error::invalid(format!(
+            "invalid endpoint option {IFNAME_OPTION}={name}: expected an interface name of 1 to 15 bytes, not lo"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses options of an endpoint that nobody would heed.
 ///
 /// # Errors
 /// `Unimplemented`, `Invalid` naming the option.
 pub(crate) fn check_driver_opts(options: &Strings) -> Result<()> {
-    for (key, value) in options {
-        match key.as_str() {
-            IFNAME_OPTION if is_ifname(value) => {}
-            IFNAME_OPTION => {
-                return Err(Error::invalid(format!(
-                    "invalid endpoint option {key}={value}: expected an interface name of 1 to 15 bytes, not lo"
-                )));
-            }
-            _ => return Err(Error::unimplemented(format!("endpoint option {key}={value}"))),
-        }
+    check_ifname(options)?;
+    match options.iter().find(|(key, _)| *key != IFNAME_OPTION) {
+        Some((key, value)) => Err(Error::unimplemented(format!("endpoint option {key}={value}"))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn is_ifname(name: &str) -> bool {

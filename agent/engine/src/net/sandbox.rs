@@ -196,7 +196,8 @@ impl Shared {
     /// highest priority.
     pub(super) fn exit_place(&self, record: &Record) -> Option<usize> {
         let leads = |p: &Place| {
-            let way = p.got.as_ref().is_some_and(|g| !g.gateway.is_unspecified());
+            let six = |g: &Got| g.joined.as_ref().is_some_and(|j| j.gateway6.is_some());
+            let way = p.got.as_ref().is_some_and(|g| !g.gateway.is_unspecified() || six(g));
             !self.is_internal(p) && (way || !self.is_remote(p))
         };
         let open = record.places.iter().enumerate().filter(|(_, p)| leads(p));

@@ -135,6 +135,15 @@ impl Plugins {
         self.lock().values().filter(|p| p.implements(what)).map(|p| p.name.clone()).collect()
     }
 
+    /// Names of all plugins whose files are there and that have not said that they do something else than `what`. Blocks on the
+    /// disk.
+    pub fn names_for(&self, what: &str) -> BTreeSet<String> {
+        let mut names = self.names();
+        let known = self.lock();
+        names.retain(|name| known.get(name).is_none_or(|plugin| plugin.implements(what)));
+        names
+    }
+
     /// Forgets what a plugin has said: it may have been replaced.
     pub fn forget(&self, name: &str) {
         self.lock().remove(name);

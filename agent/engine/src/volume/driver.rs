@@ -146,7 +146,7 @@ impl Volumes {
 
     /// Names of drivers, for `info`. Blocks on the disk.
     pub fn drivers(&self) -> Vec<String> {
-        std::iter::once(LOCAL.to_owned()).chain(self.plugins.names()).collect()
+        std::iter::once(LOCAL.to_owned()).chain(self.plugins.names_for(VOLUME_DRIVER)).collect()
     }
 }
 

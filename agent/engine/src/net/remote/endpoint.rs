@@ -34,6 +34,7 @@ impl Shared {
         let driver = if network.is_remote() { network.driver.clone() } else { String::new() };
         let mut entry = Entry {
             endpoint: names::new_id(),
+            container: record.id.clone(),
             network: network.id.clone(),
             created: network.is_remote(),
             driver,

@@ -20,6 +20,7 @@ use std::{
 #[serde(default)]
 pub(crate) struct Entry {
     pub endpoint: String,
+    pub container: String,
     pub network: String,
     /// The plugin that has the endpoint; empty on a bridge whose addresses alone are a plugin's.
     pub driver: String,
@@ -106,6 +107,13 @@ impl Ledger {
         self.lock().held.insert(endpoint.to_owned());
     }
 
+    /// As [`Ledger::hold`], of all endpoints of containers.
+    pub fn hold_of(&self, containers: &[String]) {
+        let mut inner = self.lock();
+        let Inner { entries, held } = &mut *inner;
+        held.extend(entries.values().filter(|e| containers.contains(&e.container)).map(|e| e.endpoint.clone()));
+    }
+
     /// Lets go of an endpoint that could not be ended now.
     pub fn owe(&self, endpoint: &str) {
         self.lock().held.remove(endpoint);
@@ -148,7 +156,13 @@ mod tests {
     use super::*;
 
     fn entry(endpoint: &str) -> Entry {
-        Entry { endpoint: endpoint.into(), network: "n".into(), driver: "d".into(), ..Entry::default() }
+        Entry {
+            endpoint: endpoint.into(),
+            container: "c".into(),
+            network: "n".into(),
+            driver: "d".into(),
+            ..Entry::default()
+        }
     }
 
     #[tokio::test]
@@ -166,6 +180,9 @@ mod tests {
         again.owe("b");
         again.hold("b");
         assert!(again.take_owed(|_| true).is_empty());
+        again.owe("b");
+        again.hold_of(&["c".to_owned()]);
+        assert!(again.take_owed(|_| true).is_empty(), "its container may be alive");
         again.strike_network("n").await;
         assert_eq!(fs::read_dir(dir.path()).expect("folder").count(), 0);
     }

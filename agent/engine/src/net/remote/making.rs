@@ -143,12 +143,14 @@ fn pool_data(record: &NetworkRecord) -> (Value, Value) {
     if record.ipam_driver == NULL_IPAM {
         return (json!([{ "AddressSpace": NULL_IPAM, "Pool": "0.0.0.0/0" }]), json!([]));
     }
-    const SPACE: &str = "LocalDefault";
+    // What the engine's own is called (libnetwork, `ipamapi`).
+    let space =
+        |pool: &Option<super::Pool>| pool.as_ref().map_or_else(|| "LocalDefault".to_owned(), |p| p.space.clone());
     let four = record.range().map(|range| {
         let prefix = range.subnet.prefix();
         let auxiliary = |(name, ip): (&String, &String)| (name.clone(), Value::from(format!("{ip}/{prefix}")));
         json!({
-            "AddressSpace": SPACE,
+            "AddressSpace": space(&record.pool),
             "Pool": range.subnet.to_string(),
             "Gateway": format!("{}/{prefix}", range.gateway),
             "AuxAddresses": record.auxiliary.iter().map(auxiliary).collect::<serde_json::Map<_, _>>(),
@@ -157,7 +159,7 @@ fn pool_data(record: &NetworkRecord) -> (Value, Value) {
     let six = record.v6().map(|net| {
         let prefix = net.subnet.prefix();
         json!({
-            "AddressSpace": SPACE,
+            "AddressSpace": space(&record.pool6),
             "Pool": net.subnet.to_string(),
             "Gateway": format!("{}/{prefix}", net.gateway),
             "AuxAddresses": record.auxiliary6.iter()

@@ -39,6 +39,8 @@ pub(super) const NULL_IPAM: &str = "null";
 pub(crate) struct Pool {
     /// What the driver calls it.
     pub id: String,
+    /// The address space that it is of.
+    pub space: String,
     /// Addresses that it gave for the network itself: the gateway and those kept out of use.
     pub held: Vec<IpAddr>,
 }

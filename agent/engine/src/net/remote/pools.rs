@@ -144,7 +144,7 @@ impl<'a> Pools<'a> {
             "AddressSpace": space, "Pool": config.subnet, "SubPool": config.ip_range, "Options": options, "V6": v6,
         });
         let given: Given = self.ask("RequestPool", request, Wait::Long).await?;
-        let pool = to.insert(Pool { id: given.id, held: Vec::new() });
+        let pool = to.insert(Pool { id: given.id, space: space.to_owned(), held: Vec::new() });
         let subnet: Cidr<T> = cidr(&given.pool).map_err(|e| self.bad("RequestPool", &e))?;
         let offered = given.data.and_then(|data| data.get(GATEWAY).cloned());
         let gateway = match offered {

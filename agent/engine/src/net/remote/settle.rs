@@ -24,6 +24,11 @@ impl Shared {
         record.places.iter().filter_map(|p| p.got.as_ref()).for_each(|got| self.ledger.hold(&got.endpoint_id));
     }
 
+    /// Nothing is known of these containers, which may be alive: all of their endpoints are kept.
+    pub(crate) fn hold_endpoints_of(&self, containers: &[String]) {
+        self.ledger.hold_of(containers);
+    }
+
     /// Settles what is owed to all plugins: at the start of the daemon, when every container's endpoints are held.
     pub(crate) async fn settle_at_start(self: &Arc<Self>) {
         let networks = self.networks.take_unsettled();
@@ -34,9 +39,7 @@ impl Shared {
         let shared = self.clone();
         let (done, settled) = tokio::sync::oneshot::channel();
         self.spawn("what is owed to plugins", async move {
-            for entry in owed {
-                shared.end(entry, None).await;
-            }
+            shared.end_owed(owed).await;
             for network in networks {
                 shared.settle_network(network).await;
             }
@@ -48,8 +51,20 @@ impl Shared {
     /// Settles what is owed to the plugins of a network, before they are asked for something new.
     pub(super) async fn settle_with(&self, network: &NetworkRecord) {
         let of = |name: &str| !name.is_empty() && (name == network.driver || name == network.ipam_driver);
-        for entry in self.ledger.take_owed(|e| of(&e.driver) || of(&e.ipam_driver)) {
-            self.end(entry, None).await;
+        let owed = self.ledger.take_owed(|e| of(&e.driver) || of(&e.ipam_driver));
+        self.end_owed(owed).await;
+    }
+
+    /// A plugin that does not answer is not asked for the rest: that would take as often as long.
+    async fn end_owed(&self, owed: Vec<Entry>) {
+        let mut silent: Vec<(String, String)> = Vec::new();
+        for entry in owed {
+            let plugins = (entry.driver.clone(), entry.ipam_driver.clone());
+            if silent.contains(&plugins) {
+                self.ledger.owe(&entry.endpoint);
+            } else if !self.end(entry, None).await {
+                silent.push(plugins);
+            }
         }
     }
 
@@ -60,12 +75,17 @@ impl Shared {
         }
     }
 
-    async fn end(&self, entry: Entry, of: Option<(&str, &Got)>) {
+    /// False: it is still owed.
+    async fn end(&self, entry: Entry, of: Option<(&str, &Got)>) -> bool {
         match self.try_end(&entry, of).await {
-            Ok(()) => self.ledger.strike(&entry.endpoint).await,
+            Ok(()) => {
+                self.ledger.strike(&entry.endpoint).await;
+                true
+            }
             Err(error) => {
                 tracing::warn!(endpoint = %entry.endpoint, %error, "a plugin is owed the end of an endpoint");
                 self.ledger.owe(&entry.endpoint);
+                false
             }
         }
     }
