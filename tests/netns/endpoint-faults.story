@@ -124,6 +124,9 @@ refuses "a volume that is nowhere may be on it" "${P}host3" docker run --rm -v d
 refuses "also when it is created" "${P}host3" docker volume create data
 prints "who names a node gets one there" there sh -c "docker run --rm -e constraint:node==${P}host2 -v data:/d box:1 echo there"
 quiet docker volume rm data
+quiet muster_on 1 node update --availability drain "${P}host3"
+check "one that is drained is not waited for" docker volume create data
+quiet muster_on 1 node update --availability active "${P}host3"; quiet docker volume rm data
 refuses "tag says which copy has not got the name" "did not answer: ${P}host3" docker tag box:1 box:2
 refuses "rmi says where a copy may be left" "did not answer: ${P}host3" docker rmi gone:1
 is "and takes the others away" "" sh -c "for h in 1 2; do docker -H unix://$W/h\$h/run/docker.sock images -q gone:1; done"

@@ -14,6 +14,7 @@ use muster_calls::*;
 use muster_model::{
     NodeId,
     engine::{ContainerCreateBody, ContainerCreated, Volume, VolumeCreate},
+    spec::Availability,
 };
 use std::collections::BTreeSet;
 
@@ -49,18 +50,15 @@ impl Round {
         let Some((place, found)) = owner else { return Ok(()) };
         Err(name_taken(name, &found.id, &format!(" on node {}", place.hostname)))
     }
+}
 
-    /// # Errors
-    /// `Unavailable`, when what no node has may be on one that did not answer.
-    fn is_nowhere(&self, what: &str) -> Result<()> {
-        if self.unreached.is_empty() {
-            return Ok(());
-        }
-        Err(Error::unavailable(format!(
-            "{what} is on no node that answered, and may be on one that did not: {}; name a node to make it there: NODE/NAME or label muster.node",
-            away(&self.unreached)
-        )))
-    }
+/// The nodes of those that did not answer which may hold things that are needed: one that is drained was taken out of service.
+fn awaited(unreached: &[Unreached], nodes: &[NodeView]) -> Vec<Unreached> {
+    let drained = |host: &str| {
+        let mut called = nodes.iter().map(|n| &n.node).filter(|n| n.description.hostname == host).peekable();
+        called.peek().is_some() && called.all(|n| n.spec.availability == Availability::Drain)
+    };
+    unreached.iter().filter(|u| !drained(&u.node)).cloned().collect()
 }
 
 /// A claim that comes to nothing unless it is settled: its maker may be cut off at any moment.
@@ -251,7 +249,7 @@ impl WholeEngine {
             match nodes.is_empty() {
                 false => ask.beside.push(Beside { what: format!("volume {volume}"), nodes }),
                 true if demand.names_a_node() => {}
-                true => round.is_nowhere(&format!("volume {volume}"))?,
+                true => self.is_nowhere(round, &format!("volume {volume}")).await?,
             }
         }
         for network in demand.networks.iter().filter(|n| !is_predefined(n)) {
@@ -275,6 +273,22 @@ impl WholeEngine {
             }
         }
         Ok(ask)
+    }
+
+    /// # Errors
+    /// `Unavailable`, when what no node has may be on one that did not answer.
+    async fn is_nowhere(&self, round: &Round, what: &str) -> Result<()> {
+        if round.unreached.is_empty() {
+            return Ok(());
+        }
+        let awaited = awaited(&round.unreached, &self.cluster().node_list().await?);
+        if awaited.is_empty() {
+            return Ok(());
+        }
+        Err(Error::unavailable(format!(
+            "{what} is on no node that answered, and may be on one that did not: {}; name a node to make it there (NODE/NAME or label muster.node), or drain the one that is away for good",
+            away(&awaited)
+        )))
     }
 
     /// A new name is the container's alone in the whole cluster.
@@ -351,7 +365,7 @@ impl WholeEngine {
             return Ok(place.clone());
         }
         if !name.is_empty() {
-            round.is_nowhere(&format!("volume {name}"))?;
+            self.is_nowhere(&round, &format!("volume {name}")).await?;
         }
         let loads = round.answers.iter().map(|(p, s)| (p.id, s.load.clone())).collect();
         let placed = self.cluster().place(Ask { loads, ..Ask::default() }).await?;
@@ -364,4 +378,39 @@ impl WholeEngine {
 async fn takes_anothers_place(place: &Place, name: &str) -> Result<bool> {
     let inspect = place.engine.container_inspect(name, false).await?;
     Ok(inspect.config.labels.contains_key(REPLACES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_model::{
+        cluster::{Meta, Node, NodeDescription, NodeStatus},
+        spec::{NodeSpec, Role},
+    };
+
+    fn node(id: u128, hostname: &str, availability: Availability) -> NodeView {
+        let node = Node {
+            id: NodeId::from_u128(id),
+            meta: Meta::default(),
+            spec: NodeSpec { availability, ..NodeSpec::default() },
+            role: Role::Worker,
+            description: NodeDescription { hostname: hostname.into(), ..NodeDescription::default() },
+            status: NodeStatus::default(),
+            manager_addr: None,
+        };
+        NodeView { node, leader: false, reachable: false }
+    }
+
+    #[test]
+    fn a_node_that_is_away_is_waited_for_unless_it_was_drained() {
+        let nodes = [
+            node(1, "h1", Availability::Drain),
+            node(2, "h2", Availability::Active),
+            node(3, "twin", Availability::Drain),
+            node(4, "twin", Availability::Pause),
+        ];
+        let away = ["h1", "h2", "twin", "unknown"].map(|n| Unreached { node: n.into(), reason: String::new() });
+        let names: Vec<_> = awaited(&away, &nodes).into_iter().map(|u| u.node).collect();
+        assert_eq!(names, ["h2", "twin", "unknown"]);
+    }
 }
