@@ -126,10 +126,11 @@ impl Shared {
             Ok(())
         };
         match deleted {
-            Err(e) if e.kind != Kind::NotFound => {
+            // Not there is not gone: it may be started after us.
+            Err(e) => {
                 tracing::warn!(network = %network.name, error = %e, "a plugin is owed the end of a network");
             }
-            _ => {
+            Ok(()) => {
                 let driver = network.ipam_driver.clone();
                 Pools::new(&self.plugins, &driver).end_leases(&mut network).await;
                 if let Err(error) = self.networks.erase(&network.id).await {
