@@ -17,6 +17,7 @@ use muster_engine::net::Linked;
 use muster_model::{net::Scope, view::Names};
 use rand::seq::SliceRandom as _;
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
@@ -81,19 +82,25 @@ fn look6(names: &Names, tables: &Tables, name: &str) -> Vec<Ipv6Addr> {
     tables.scopes.iter().filter_map(|scope| known((scope, &name))).flatten().copied().collect()
 }
 
-/// The name whose address an `in-addr.arpa` question asks for (RFC 1035, section 3.5).
+/// The name whose address an `in-addr.arpa` or `ip6.arpa` question asks for (RFC 1035, section 3.5; RFC 3596, section 2.5).
 fn reverse(names: &Names, scopes: &[Scope], question: &str) -> Option<String> {
-    let labels = question.trim_end_matches('.').strip_suffix(".in-addr.arpa")?;
-    let octets: Vec<u8> = labels.split('.').rev().map(str::parse).collect::<Result<_, _>>().ok()?;
+    let question = question.trim_end_matches('.').to_ascii_lowercase();
+    let mut tables = scopes.iter().filter_map(|scope| names.get(scope));
+    if let Some(labels) = question.strip_suffix(".ip6.arpa") {
+        let digits: String = labels.split('.').filter(|l| l.len() == 1).rev().collect();
+        let whole = labels.len() == 63 && digits.len() == 32;
+        let ip = Ipv6Addr::from(u128::from_str_radix(&digits, 16).ok().filter(|_| whole)?);
+        return tables.find_map(|t| named(&t.names6, &ip));
+    }
+    let octets = question.strip_suffix(".in-addr.arpa")?.split('.').rev().map(str::parse);
+    let octets: Vec<u8> = octets.collect::<Result<_, _>>().ok()?;
     let ip = Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?);
-    scopes.iter().find_map(|scope| {
-        let table = names.get(scope)?;
-        table
-            .names
-            .iter()
-            .find(|(name, ips)| !name.starts_with("tasks.") && ips.contains(&ip))
-            .map(|(name, _)| name.clone())
-    })
+    tables.find_map(|t| named(&t.names, &ip))
+}
+
+fn named<A: PartialEq>(names: &BTreeMap<String, Vec<A>>, ip: &A) -> Option<String> {
+    let is_it = |(name, ips): &(&String, &Vec<A>)| !name.starts_with("tasks.") && ips.contains(ip);
+    names.iter().find(is_it).map(|(name, _)| name.clone())
 }
 
 impl Handler {
@@ -189,7 +196,7 @@ mod tests {
     fn names() -> Names {
         let table = |name: &str, ip: [u8; 4]| NameTable {
             names: [(name.to_owned(), vec![Ipv4Addr::from(ip)])].into(),
-            ..NameTable::default()
+            names6: [(name.to_owned(), vec![Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, ip[2].into())])].into(),
         };
         [(Scope::vni(1), table("web", [10, 0, 0, 2])), (Scope::vni(2), table("db", [10, 0, 1, 2]))].into()
     }
@@ -221,6 +228,12 @@ mod tests {
         assert_eq!(reverse(&names(), &[Scope::vni(1)], "2.0.0.10.in-addr.arpa."), Some("web".into()));
         for other in ["3.0.0.10.in-addr.arpa.", "0.10.in-addr.arpa.", "x.0.0.10.in-addr.arpa.", "web."] {
             assert_eq!(reverse(&names(), &[Scope::vni(1)], other), None, "{other}");
+        }
+        let zeros = "0.".repeat(27);
+        assert_eq!(reverse(&names(), &[Scope::vni(2)], &format!("1.{zeros}0.0.D.F.ip6.arpa.")), Some("db".into()));
+        for other in [format!("2.{zeros}0.0.d.f.ip6.arpa."), "1.0.ip6.arpa".into(), format!("é{zeros}0.0.d.f.ip6.arpa")]
+        {
+            assert_eq!(reverse(&names(), &[Scope::vni(2)], &other), None, "{other}");
         }
     }
 }
