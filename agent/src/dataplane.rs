@@ -3,12 +3,15 @@
 //! One thread owns the kernel's state. What arrives while it works joins its next round, so that ten containers that start
 //! together cost one pass; every caller hears how its own container fared.
 
-use crate::dns::{Resolver, SharedNames, Tables};
+use crate::{
+    dns::{Resolver, SharedNames, Tables},
+    host_watch,
+};
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use muster_agent_core::view;
-use muster_ebpf_net::{DataPlane, DnsPorts, Surroundings};
+use muster_ebpf_net::{DataPlane, DnsPorts, Surroundings, Watch};
 use muster_engine::net::{Foreign, Network, NetworkError, Sandbox};
 use muster_model::{
     NodeId,
@@ -38,6 +41,8 @@ enum Request {
     Attach(Box<Sandbox>, Option<DnsPorts>, oneshot::Sender<Result<(), NetworkError>>),
     Detach(String, oneshot::Sender<Result<(), NetworkError>>),
     Assign(NodeId, Arc<AssignmentSet>),
+    /// The host's own addresses or ways out are others now.
+    HostChanged,
     /// Everything that ran before the daemon did is known again.
     Release(oneshot::Sender<()>),
     Counters(oneshot::Sender<Vec<(String, u64)>>),
@@ -48,7 +53,7 @@ enum Request {
 }
 
 impl HostNetwork {
-    /// Starts the thread. The kernel is not touched before the first container or assignment, so that containers which
+    /// Starts the thread, from inside of a runtime. The kernel is not touched before the first container or assignment, so that containers which
     /// outlived the last daemon keep their network until they are attached again.
     ///
     /// # Errors
@@ -68,9 +73,14 @@ impl HostNetwork {
             last: None,
             holding: true,
         };
+        let watch = Watch::open().context("listen for changes of the host's addresses")?;
+        let watcher = tokio::spawn(watch_host(watch, tx.clone()));
         std::thread::Builder::new()
             .name("data-plane".to_owned())
-            .spawn(move || keeper.run(rx))
+            .spawn(move || {
+                keeper.run(rx);
+                watcher.abort();
+            })
             .context("start the data plane's thread")?;
         Ok(Self { tx, names, resolvers: Arc::default(), upstream })
     }
@@ -163,6 +173,14 @@ impl Network for HostNetwork {
     }
 }
 
+/// Ends with the daemon, or says why it does not watch any more: what changes then is seen with the next container.
+async fn watch_host(watch: Watch, tx: mpsc::Sender<Request>) {
+    let tell = || async { tx.send(Request::HostChanged).await.is_ok() };
+    if let Err(error) = host_watch::run(watch, tell).await {
+        tracing::warn!(%error, "changes of the host's addresses are not heard of");
+    }
+}
+
 /// Who is told how a round went: the container that is attached (`None`: one that goes away), and the answer's way.
 type Waiting = (Option<String>, oneshot::Sender<Result<(), NetworkError>>);
 
@@ -241,6 +259,8 @@ impl Keeper {
                         .collect(),
                 );
             }
+            // What the kernel was made equal to last was right for another host.
+            Request::HostChanged => self.last = None,
             Request::Release(_) | Request::Close { .. } => {}
         }
     }
@@ -360,18 +380,17 @@ fn endpoints_of(sandbox: &Sandbox) -> Vec<view::Endpoint> {
         key: e.key.clone(),
         scope: e.scope,
         network_name: e.network_name.clone(),
-        subnet: e.subnet,
-        gateway: e.gateway,
         internal: e.internal,
         isolated: e.isolated,
         routed: e.routed,
         mtu: u16::try_from(e.mtu).unwrap_or(u16::MAX),
+        v4: e.v4,
         v6: e.v6,
-        ip: e.ip,
         mac: e.mac,
         netns: sandbox.netns.clone(),
         ifname: e.ifname.clone(),
         default_route: e.default_route,
+        default_route6: e.default_route6,
         names: e.names.clone(),
         published: published(index),
         published6: published6(index),

@@ -12,6 +12,7 @@ mod dns;
 mod docker_tls;
 mod door;
 mod host;
+mod host_watch;
 mod listen;
 mod logs;
 mod memory;

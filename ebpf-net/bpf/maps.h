@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /* The maps. All are pinned by name and shared by the packet and the socket programs. Tables that follow the view are
- * allocated as they fill; connection tables are allocated whole and forget the oldest. An empty instance takes about
- * 25 MB of kernel memory. */
+ * allocated as they fill; connection tables are allocated whole and forget the oldest. An empty instance takes about 43 MB
+ * of kernel memory, 30 of them for connections. */
 #pragma once
 #include "layout.h"
 

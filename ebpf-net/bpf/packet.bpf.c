@@ -200,7 +200,7 @@ outlined from_container4(struct __sk_buff *skb, struct iface *from)
     u32 scope = from->scope;
     if (parse(skb, &p, scope))
         return drop(D_MALFORMED);
-    if (p.saddr != from->ip)
+    if (!from->ip || p.saddr != from->ip)
         return drop(D_SPOOFED_IP);
 
     if (is_tcp_or_udp(&p) && ntohs(p.dport) >= PORT_FIRST) {

@@ -147,13 +147,13 @@ impl HostDevice {
         let mut notes = Vec::new();
         let spans_hosts = |scope: &Scope| !scope.is_local();
         let mut wanted = BTreeSet::new();
-        for net in view.networks.iter().filter(|(s, _)| spans_hosts(s)).map(|(_, n)| n) {
-            match survey.addrs.iter().find(|ip| net.subnet.contains(**ip)) {
+        let spanning = view.networks.iter().filter(|(scope, _)| spans_hosts(scope));
+        for (name, subnet) in spanning.filter_map(|(_, n)| Some((&n.name, n.v4?.subnet))) {
+            match survey.addrs.iter().find(|ip| subnet.contains(**ip)) {
                 Some(ip) => notes.push(format!(
-                    "network {}: {} holds the host's own address {ip}: the host does not reach its remote endpoints",
-                    net.name, net.subnet
+                    "network {name}: {subnet} holds the host's own address {ip}: the host does not reach its remote endpoints"
                 )),
-                None => drop(wanted.insert(net.subnet)),
+                None => drop(wanted.insert(subnet)),
             }
         }
         let failed = |to: &Subnet| {

@@ -114,9 +114,11 @@ impl MapImage {
     fn add_networks(&mut self, view: &NodeView) {
         for (scope, net) in &view.networks {
             self.networks.insert(scope.0, u32::from(net.mtu));
-            self.subnets.entry((u32::from(net.subnet.prefix()), net.subnet.addr().into())).or_insert(scope.0);
             let gateway = Endpoint { kind: EP_GATEWAY, ..Endpoint::default() };
-            self.endpoints.insert(key(*scope, net.gateway), gateway);
+            if let Some(net) = net.v4 {
+                self.subnets.entry((u32::from(net.subnet.prefix()), net.subnet.addr().into())).or_insert(scope.0);
+                self.endpoints.insert(key(*scope, net.gateway), gateway);
+            }
             if let Some(net) = net.v6 {
                 self.subnets6.entry((u32::from(net.subnet.prefix()), net.subnet.addr().into())).or_insert(scope.0);
                 self.endpoints6.insert(EndpointKey6 { scope: scope.0, ip: net.gateway.into() }, gateway);
@@ -154,14 +156,13 @@ impl MapImage {
             let (Some(port), Some(net)) = (ground.ports.get(name), view.networks.get(&endpoint.scope)) else {
                 continue;
             };
-            let routed = routes.get(&endpoint.ip) == Some(&name.as_str());
-            if !routed {
+            let elsewhere = endpoint.ip.filter(|ip| routes.get(ip) != Some(&name.as_str()));
+            if let Some(ip) = elsewhere {
                 notes.push(format!(
-                    "endpoint {name}: another endpoint of this host has the address {}: no way between it and the host or the outside",
-                    endpoint.ip
+                    "endpoint {name}: another endpoint of this host has the address {ip}: no way between it and the host or the outside"
                 ));
             }
-            self.ifaces.insert(port.ifindex, iface(endpoint, net, port, routed));
+            self.ifaces.insert(port.ifindex, iface(endpoint, net, port, elsewhere.is_none()));
             let local = Endpoint {
                 kind: EP_LOCAL,
                 ifindex: port.ifindex,
@@ -169,7 +170,9 @@ impl MapImage {
                 host_mac: mac_bytes(port.host_mac),
                 ..Endpoint::default()
             };
-            self.endpoints.insert(key(endpoint.scope, endpoint.ip), local);
+            if let Some(ip) = endpoint.ip {
+                self.endpoints.insert(key(endpoint.scope, ip), local);
+            }
             if let Some(ip) = endpoint.ip6 {
                 self.ifaces6.insert(port.ifindex, Iface6 { ip: ip.into() });
                 self.endpoints6.insert(EndpointKey6 { scope: endpoint.scope.0, ip: ip.into() }, local);
@@ -270,8 +273,9 @@ impl MapImage {
 /// Which endpoint of this host answers for an address in the host's routing table: the first one in order of scope and key
 /// (an address is unique in the cluster, unless somebody overlaps networks on purpose).
 pub fn host_routes(view: &NodeView, present: impl Fn(&str) -> bool) -> BTreeMap<Ipv4Addr, &str> {
+    let there = view.local.iter().filter(|(name, _)| present(name));
     let mut order: Vec<(Scope, &str, Ipv4Addr)> =
-        view.local.iter().filter(|(name, _)| present(name)).map(|(name, e)| (e.scope, name.as_str(), e.ip)).collect();
+        there.filter_map(|(name, e)| Some((e.scope, name.as_str(), e.ip?))).collect();
     order.sort();
     let mut routes = BTreeMap::new();
     for (_, name, ip) in order {
@@ -287,7 +291,7 @@ pub fn outbound(view: &NodeView) -> impl Iterator<Item = &NetworkView> {
 
 /// Those whose containers do so with the host's address.
 pub fn masqueraded(view: &NodeView) -> BTreeSet<Subnet> {
-    outbound(view).filter(|n| !n.routed).map(|n| n.subnet).collect()
+    outbound(view).filter(|n| !n.routed).filter_map(|n| n.v4).map(|n| n.subnet).collect()
 }
 
 /// As [`masqueraded`], of IPv6.
@@ -327,10 +331,10 @@ fn iface(endpoint: &LocalEndpoint, net: &NetworkView, port: &GroundPort, routed:
     }
     Iface {
         scope: endpoint.scope.0,
-        ip: endpoint.ip.into(),
-        subnet: net.subnet.addr().into(),
-        mask: Ipv4Addr::from(net.subnet.mask()).into(),
-        gateway: net.gateway.into(),
+        ip: endpoint.ip.map(Addr::from).unwrap_or_default(),
+        subnet: net.v4.map(|n| n.subnet.addr().into()).unwrap_or_default(),
+        mask: net.v4.map(|n| Ipv4Addr::from(n.subnet.mask()).into()).unwrap_or_default(),
+        gateway: net.v4.map(|n| n.gateway.into()).unwrap_or_default(),
         flags,
         mac: endpoint.mac.0,
         host_mac: port.host_mac.0,
@@ -354,7 +358,7 @@ mod tests {
     use crate::layout::Port;
     use muster_model::{
         net::Protocol,
-        view::{Published as ViewPublished, PublishedKey as ViewKey, RemoteEndpoint, Vip},
+        view::{Network4, Published as ViewPublished, PublishedKey as ViewKey, RemoteEndpoint, Vip},
     };
 
     const SHOP: Scope = Scope::vni(7);
@@ -366,8 +370,7 @@ mod tests {
         let subnet: Subnet = subnet.parse().expect("valid");
         NetworkView {
             name: "n".into(),
-            subnet,
-            gateway: subnet.gateway(),
+            v4: Some(Network4 { subnet, gateway: subnet.gateway() }),
             mtu: 1450,
             internal,
             isolated: false,
@@ -379,12 +382,13 @@ mod tests {
     fn endpoint(scope: Scope, ip: Ipv4Addr, ifname: &str) -> LocalEndpoint {
         LocalEndpoint {
             scope,
-            ip,
+            ip: Some(ip),
             ip6: None,
             mac: Mac::of(ip),
             netns: "/n".into(),
             ifname: ifname.into(),
             default_route: true,
+            default_route6: false,
         }
     }
 
@@ -431,6 +435,19 @@ mod tests {
             |n| image.endpoints6[&EndpointKey6 { scope: SHOP.0, ip: subnet.nth(n).expect("inside").into() }].kind;
         assert_eq!((kind(1), kind(2)), (EP_GATEWAY, EP_LOCAL));
         assert_eq!((image.ifaces6.len(), image.subnets6.len()), (1, 1));
+        let key =
+            muster_model::view::PublishedKey6 { protocol: Protocol::Tcp, port: 8080, host_ip: Ipv6Addr::UNSPECIFIED };
+        let to = "[fd00::2]:80".parse().expect("valid");
+        v.published6.insert(key, muster_model::view::Published6 { scope: SHOP, to });
+        let mut g = ground();
+        g.host_cookie = Some(7);
+        g.host_addrs6 = ["fe80::1".parse().expect("valid")].into();
+        let (image, _) = MapImage::of(&v, &g);
+        let to = image.published6.values().next().expect("one");
+        assert_eq!((to.port, to.gateway, to.scope), (80.into(), six.gateway.into(), SHOP.0));
+        assert_eq!(image.namespaces[&7].flags, NETNS_HOST, "an address of one link only is no way to ask from");
+        g.host_addrs6.insert("fd01::1".parse().expect("valid"));
+        assert_eq!(MapImage::of(&v, &g).0.namespaces[&7].flags, NETNS_HOST | NETNS_HOST_V6);
         assert_eq!(masqueraded6(&v), [subnet].into());
         v.networks.get_mut(&SHOP).expect("there").routed = true;
         assert!(masqueraded(&v).is_empty() && masqueraded6(&v).is_empty());

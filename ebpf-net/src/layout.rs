@@ -134,5 +134,5 @@ mod tests {
         );
     }
 
-    const LAYOUT_DIGEST: &str = "9120173571a08d73";
+    const LAYOUT_DIGEST: &str = "a04b17f762aa3f9f";
 }

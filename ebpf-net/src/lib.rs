@@ -41,6 +41,7 @@ mod probe;
 mod report;
 mod sys;
 mod tables;
+mod watch;
 
 pub use config::{Attach, Config, DnsPorts, Surroundings, Uplink, VXLAN_PORT};
 pub use counters::Reason;
@@ -48,3 +49,4 @@ pub use host::TUNNEL_OVERHEAD;
 pub use plane::DataPlane;
 pub use probe::{Capabilities, OLDEST_KERNEL, probe};
 pub use report::{Error, Report};
+pub use watch::Watch;

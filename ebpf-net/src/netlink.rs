@@ -63,7 +63,7 @@ pub struct Route6 {
 
 const DUMP_TRIES: usize = 5;
 /// The kernel fills its messages up to this size at most (`NLMSG_GOODSIZE` grows to the reader's buffer, 32 KiB).
-const RECEIVE_BYTES: usize = 64 << 10;
+pub(crate) const RECEIVE_BYTES: usize = 64 << 10;
 
 pub struct Netlink {
     socket: Socket,
@@ -253,32 +253,35 @@ impl Netlink {
         self.socket.send(&bytes, 0).map(drop)
     }
 
-    /// Reads until the request of the current sequence number is answered. Messages that this library cannot decode are
-    /// passed over: they carry nothing that we look at. False: the list changed while it was read.
+    /// Reads until the request of the current sequence number is answered. False: the list changed while it was read.
     fn receive(&mut self, found: &mut dyn FnMut(RouteNetlinkMessage)) -> io::Result<bool> {
         let mut whole = true;
         loop {
             let mut bytes = Vec::with_capacity(RECEIVE_BYTES);
             self.socket.recv(&mut bytes, 0)?;
-            let mut rest = bytes.as_slice();
-            while rest.len() >= 16 {
-                let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-                let Some(one) = rest.get(..length).filter(|o| o.len() >= 16) else { break };
-                if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(one)
-                    && message.header.sequence_number == self.sequence
-                {
-                    whole &= message.header.flags & NLM_F_DUMP_INTR == 0;
-                    match message.payload {
-                        NetlinkPayload::Done(_) => return Ok(whole),
-                        NetlinkPayload::Error(e) => return e.code.map_or(Ok(whole), |_| Err(e.to_io())),
-                        NetlinkPayload::InnerMessage(m) => found(m),
-                        _ => {}
-                    }
+            for message in messages(&bytes).filter(|m| m.header.sequence_number == self.sequence) {
+                whole &= message.header.flags & NLM_F_DUMP_INTR == 0;
+                match message.payload {
+                    NetlinkPayload::Done(_) => return Ok(whole),
+                    NetlinkPayload::Error(e) => return e.code.map_or(Ok(whole), |_| Err(e.to_io())),
+                    NetlinkPayload::InnerMessage(m) => found(m),
+                    _ => {}
                 }
-                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
             }
         }
     }
+}
+
+/// The messages of one datagram. Those that this library cannot decode are passed over: they carry nothing that we look at.
+pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<RouteNetlinkMessage>> {
+    let mut rest = datagram;
+    let next = move || {
+        let length = u32::from_ne_bytes(*rest.first_chunk::<4>()?) as usize;
+        let one = rest.get(..length).filter(|o| o.len() >= 16)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(NetlinkMessage::<RouteNetlinkMessage>::deserialize(one).ok())
+    };
+    std::iter::from_fn(next).flatten()
 }
 
 fn end_attributes(end: &VethEnd<'_>, mtu: u32) -> Vec<LinkAttribute> {

@@ -92,7 +92,12 @@ impl Wanted<'_> {
     fn identity(&self) -> u64 {
         let e = self.endpoint;
         let net = self.net;
-        let mut text = format!("{} {} {} {} {} {}", self.netns.inode(), e.ifname, e.ip, e.mac, net.subnet, net.gateway);
+        let mut text = match e.ip.zip(net.v4) {
+            Some((ip, net)) => {
+                format!("{} {} {ip} {} {} {}", self.netns.inode(), e.ifname, e.mac, net.subnet, net.gateway)
+            }
+            None => format!("{} {} {}", self.netns.inode(), e.ifname, e.mac),
+        };
         if let Some((ip, net)) = e.ip6.zip(net.v6) {
             text.push_str(&format!(" {ip} {} {}", net.subnet, net.gateway));
         }
@@ -101,7 +106,8 @@ impl Wanted<'_> {
 
     fn alias(&self, names: &Names) -> String {
         let default_route = if self.endpoint.default_route { "d" } else { "-" };
-        format!("{}{:016x}:{default_route}:{}", names.alias(), self.identity(), self.net.mtu)
+        let default_route6 = if self.endpoint.default_route6 { "6" } else { "" };
+        format!("{}{:016x}:{default_route}{default_route6}:{}", names.alias(), self.identity(), self.net.mtu)
     }
 
     fn same_identity(&self, names: &Names, link: &Link) -> bool {
@@ -334,28 +340,39 @@ fn configure_inside(w: &Wanted<'_>) -> Result<(), Fault> {
     let find = |name: &str| if_nametoindex(name).map_err(|e| step("find the container's interface")(e.into()));
     let index = find(&e.ifname)?;
     netlink.set_link(find("lo")?, LinkFlags::Up, vec![]).map_err(step("bring the container's loopback up"))?;
-    netlink.add_address(index, e.ip, w.net.subnet).map_err(step("give the container its address"))?;
+    if let Some((ip, net)) = e.ip.zip(w.net.v4) {
+        netlink.add_address(index, ip, net.subnet).map_err(step("give the container its address"))?;
+    }
     netlink.set_link(index, LinkFlags::Up, vec![]).map_err(step("bring the container's interface up"))?;
-    netlink
-        .set_neighbour(index, w.net.gateway.into(), mac_for(&w.veth))
-        .map_err(step("set the container's neighbour entry of its gateway"))?;
+    if let Some(net) = e.ip.and(w.net.v4) {
+        netlink
+            .set_neighbour(index, net.gateway.into(), mac_for(&w.veth))
+            .map_err(step("set the container's neighbour entry of its gateway"))?;
+    }
     if let Some((ip, net)) = e.ip6.zip(w.net.v6) {
         netlink.add_address6(index, ip, net.subnet).map_err(step("give the container its IPv6 address"))?;
         netlink
             .set_neighbour(index, net.gateway.into(), mac_for(&w.veth))
             .map_err(step("set the container's neighbour entry of its IPv6 gateway"))?;
     }
-    if w.endpoint.default_route {
+    if e.default_route {
         set_default_route(&mut netlink, index, w, true)?;
+    }
+    if e.default_route6 {
+        set_default_route6(&mut netlink, index, w, true)?;
     }
     Ok(())
 }
 
 fn set_default_route(netlink: &mut Netlink, index: u32, w: &Wanted<'_>, on: bool) -> Result<(), Fault> {
+    let Some(net) = w.endpoint.ip.and(w.net.v4) else { return Ok(()) };
     let everywhere = Subnet::containing(Ipv4Addr::UNSPECIFIED, 0);
-    let route = Route { to: everywhere, ifindex: index, gateway: Some(w.net.gateway), source: None };
+    let route = Route { to: everywhere, ifindex: index, gateway: Some(net.gateway), source: None };
     let done = if on { netlink.set_route(&route) } else { netlink.delete_route(&route) };
-    done.map_err(step("set the container's default route"))?;
+    done.map_err(step("set the container's default route"))
+}
+
+fn set_default_route6(netlink: &mut Netlink, index: u32, w: &Wanted<'_>, on: bool) -> Result<(), Fault> {
     let Some(net) = w.endpoint.ip6.and(w.net.v6) else { return Ok(()) };
     let everywhere = Subnet6::containing(Ipv6Addr::UNSPECIFIED, 0);
     let route = Route6 { to: everywhere, ifindex: index, gateway: Some(net.gateway) };
@@ -373,7 +390,8 @@ fn adjust(w: &Wanted<'_>, link: &Link, alias: &str, bench: &mut Bench<'_>) -> Re
         netlink
             .set_link(index, LinkFlags::empty(), vec![LinkAttribute::Mtu(mtu)])
             .map_err(step("set the container's MTU"))?;
-        set_default_route(&mut netlink, index, w, w.endpoint.default_route)
+        set_default_route(&mut netlink, index, w, w.endpoint.default_route)?;
+        set_default_route6(&mut netlink, index, w, w.endpoint.default_route6)
     })?;
     let both = vec![LinkAttribute::Mtu(mtu), LinkAttribute::IfAlias(alias.to_owned())];
     bench.netlink.set_link(link.index, LinkFlags::Up, both).map_err(step("set the MTU of the host side"))

@@ -3,11 +3,11 @@
 use muster_model::{
     NetworkId, NodeId,
     assignment::{Assignment, AssignmentSet, NetworkAssignment, ServiceAssignment},
-    net::{Mac, Scope, Subnet},
+    net::{Mac, Scope},
     spec::{EndpointMode, PublishMode},
     view::{
-        LocalEndpoint, Names, Network6, NetworkView, NodeView, Published, Published6, PublishedKey, PublishedKey6,
-        RemoteEndpoint, Vip,
+        LocalEndpoint, Names, Network4, Network6, NetworkView, NodeView, Published, Published6, PublishedKey,
+        PublishedKey6, RemoteEndpoint, Vip,
     },
 };
 use std::{
@@ -23,19 +23,19 @@ pub struct Endpoint {
     pub key: String,
     pub scope: Scope,
     pub network_name: String,
-    pub subnet: Subnet,
-    pub gateway: Ipv4Addr,
     pub internal: bool,
     pub isolated: bool,
     pub routed: bool,
     pub mtu: u16,
-    /// Its IPv6 address, and the network's half that it is in.
+    /// Its address, and the network's half that it is in.
+    pub v4: Option<(Ipv4Addr, Network4)>,
+    /// The same of IPv6.
     pub v6: Option<(Ipv6Addr, Network6)>,
-    pub ip: Ipv4Addr,
     pub mac: Mac,
     pub netns: PathBuf,
     pub ifname: String,
     pub default_route: bool,
+    pub default_route6: bool,
     /// What it is called on its network, besides what services are called.
     pub names: Vec<String>,
     /// Ports of the host that lead to it.
@@ -105,7 +105,8 @@ pub fn names(set: &AssignmentSet, endpoints: &[Endpoint]) -> Names {
     }
     for e in endpoints {
         for name in &e.names {
-            add(e.scope, name, vec![e.ip]);
+            // A name without an address of IPv4 exists all the same.
+            add(e.scope, name, e.v4.iter().map(|(ip, _)| *ip).collect());
         }
     }
     for (e, (ip, _)) in endpoints.iter().filter_map(|e| Some((e, e.v6?))) {
@@ -142,8 +143,7 @@ fn networks(set: &AssignmentSet) -> BTreeMap<NetworkId, &NetworkAssignment> {
 fn network_view(n: &NetworkAssignment, mtu: u16) -> NetworkView {
     NetworkView {
         name: n.name.clone(),
-        subnet: n.subnet,
-        gateway: n.gateway,
+        v4: Some(Network4 { subnet: n.subnet, gateway: n.gateway }),
         mtu,
         internal: n.internal,
         isolated: false,
@@ -155,8 +155,7 @@ fn network_view(n: &NetworkAssignment, mtu: u16) -> NetworkView {
 fn add_local(view: &mut NodeView, e: &Endpoint) {
     view.networks.entry(e.scope).or_insert_with(|| NetworkView {
         name: e.network_name.clone(),
-        subnet: e.subnet,
-        gateway: e.gateway,
+        v4: e.v4.map(|(_, network)| network),
         mtu: e.mtu,
         internal: e.internal,
         isolated: e.isolated,
@@ -165,19 +164,20 @@ fn add_local(view: &mut NodeView, e: &Endpoint) {
     });
     let local = LocalEndpoint {
         scope: e.scope,
-        ip: e.ip,
+        ip: e.v4.map(|(ip, _)| ip),
         ip6: e.v6.map(|(ip, _)| ip),
         mac: e.mac,
         netns: e.netns.clone(),
         ifname: e.ifname.clone(),
         default_route: e.default_route,
+        default_route6: e.default_route6,
     };
     view.local.insert(e.key.clone(), local);
-    for (key, port) in &e.published {
+    for (key, port, ip) in e.published.iter().filter_map(|(key, port)| Some((key, port, e.v4?.0))) {
         let published =
             view.published.entry(*key).or_insert_with(|| Published { scope: e.scope, backends: Vec::new() });
         if published.scope == e.scope {
-            published.backends.push(SocketAddrV4::new(e.ip, *port));
+            published.backends.push(SocketAddrV4::new(ip, *port));
         }
     }
     if let Some((ip, _)) = e.v6 {

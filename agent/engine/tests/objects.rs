@@ -230,7 +230,8 @@ async fn networks_are_joined_and_left_live_and_bad_ones_are_refused() {
     let named = |name: &str| NetworkCreate { name: name.into(), ..NetworkCreate::default() };
     assert_eq!(refused(named("bridge")).await.message, "operation is not permitted on predefined bridge network ");
     assert_eq!(refused(named("back")).await.message, "network with name back already exists");
-    assert_eq!(refused(NetworkCreate { enable_ipv4: Some(false), ..named("six") }).await.kind, Kind::Unimplemented);
+    let neither = NetworkCreate { enable_ipv4: Some(false), ..named("six") };
+    assert_eq!(refused(neither).await.message, "IPv4 or IPv6 must be enabled (EnableIPv4, EnableIPv6)");
     let overlapping =
         Ipam { config: vec![IpamConfig { subnet: "0.0.0.0/0".into(), ..IpamConfig::default() }], ..Ipam::default() };
     assert_eq!(refused(NetworkCreate { ipam: Some(overlapping), ..named("wide") }).await.kind, Kind::Forbidden);

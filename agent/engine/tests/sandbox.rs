@@ -135,7 +135,7 @@ async fn a_task_of_the_cluster_gets_the_addresses_the_cluster_gave_it() {
     let wait = engine.container_wait(&id, Default::default()).await.expect("waits");
     common::within(wait).await.expect("ended");
     let endpoint = &recorder.last().endpoints[0];
-    assert_eq!((endpoint.scope, endpoint.ip, endpoint.mtu), (Scope::vni(4097), ip, 1450));
+    assert_eq!((endpoint.scope, endpoint.v4.map(|(ip, _)| ip), endpoint.mtu), (Scope::vni(4097), Some(ip), 1450));
     assert!(endpoint.names.contains(&"db".to_owned()));
     let logs = engine.container_logs(&id, Default::default()).await.expect("logs").lines;
     use futures_util::StreamExt;

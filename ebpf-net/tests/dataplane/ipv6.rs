@@ -261,3 +261,24 @@ fn a_port_that_moved_to_another_container_takes_its_datagrams_along() {
     lab.sync_all();
     assert!(client.must(&format!("udpfrom 4001 [{HOST6}]:5353 10")).starts_with("a "));
 }
+
+#[test]
+fn a_network_with_ipv6_alone_does_all_of_this_and_knows_no_ipv4() {
+    let (mut lab, b) = published(Attach::Auto);
+    drop(b);
+    lab.without_v4(RED);
+    let report = lab.sync(0);
+    assert!(report.created.len() == 2 && report.notes.iter().all(|n| !n.contains("address")), "{report:?}");
+    let (mut a, mut b) = (lab.inside(0, "a"), lab.inside(0, "b"));
+    b.must("listen tcp [::]:80 b");
+    a.must("tcp [fd00:1::b]:80 100000");
+    let to = format!("[{HOST6}]:8080");
+    assert_eq!(lab.client().must(&format!("tcp {to} 100000")), format!("b {CLIENT6} peer={to}"));
+    lab.on_host(0).must("tcp [::1]:8080 1000");
+    assert_eq!(lab.run_in("a", "ip -4 -o addr show dev eth0"), "");
+    assert!(lab.run_in("a", "ip -6 route").contains("default via fd00:1::1"));
+    // Who has no address of IPv4 does not speak it, not even from nowhere.
+    let before = lab.count(0, Reason::SpoofedIp);
+    a.must("frame eth0 ffffffffffff0242ac1e000b0800450000140000000040fd000000000000c0a83264");
+    assert_eq!(lab.count(0, Reason::SpoofedIp), before + 1, "{}", lab.drops(0));
+}

@@ -5,7 +5,7 @@ use muster_ebpf_net::{Attach, Config, DataPlane, Reason, Report, Surroundings};
 use muster_model::{
     net::{Mac, Protocol, Scope, Subnet, Subnet6},
     view::{
-        LocalEndpoint, Network6, NetworkView, NodeView, Published, Published6, PublishedKey, PublishedKey6,
+        LocalEndpoint, Network4, Network6, NetworkView, NodeView, Published, Published6, PublishedKey, PublishedKey6,
         RemoteEndpoint, Vip,
     },
 };
@@ -49,6 +49,7 @@ struct Placed {
     scope: Scope,
     ip: Ipv4Addr,
     ip6: Option<Ipv6Addr>,
+    without_v4: bool,
     netns: PathBuf,
     ifname: String,
 }
@@ -168,8 +169,7 @@ impl Lab {
         let subnet: Subnet = subnet.parse().expect("a valid subnet");
         let view = NetworkView {
             name: format!("{scope:?}"),
-            subnet,
-            gateway: subnet.gateway(),
+            v4: Some(Network4 { subnet, gateway: subnet.gateway() }),
             mtu: MTU,
             internal: false,
             isolated: false,
@@ -194,6 +194,12 @@ impl Lab {
         placed.ip6 = Some(address6.parse().expect("an address"));
     }
 
+    /// Takes IPv4 from a network and all that are on it.
+    pub fn without_v4(&mut self, scope: Scope) {
+        self.networks.get_mut(&scope).expect("a network of the lab").v4 = None;
+        self.placed.iter_mut().filter(|p| p.scope == scope).for_each(|p| p.without_v4 = true);
+    }
+
     /// A container: a namespace with one endpoint.
     pub fn container(&mut self, host: usize, key: &str, scope: Scope, address: &str) {
         self.add_namespace(key);
@@ -204,7 +210,16 @@ impl Lab {
     pub fn endpoint(&mut self, host: usize, key: &str, container: &str, scope: Scope, address: &str, ifname: &str) {
         let netns = self.netns(container);
         let ip = address.parse().expect("an address");
-        self.placed.push(Placed { host, key: key.into(), scope, ip, ip6: None, netns, ifname: ifname.into() });
+        self.placed.push(Placed {
+            host,
+            key: key.into(),
+            scope,
+            ip,
+            ip6: None,
+            without_v4: false,
+            netns,
+            ifname: ifname.into(),
+        });
     }
 
     pub fn remove_endpoint(&mut self, key: &str) {
@@ -248,12 +263,13 @@ impl Lab {
             if p.host == host {
                 let endpoint = LocalEndpoint {
                     scope: p.scope,
-                    ip: p.ip,
+                    ip: (!p.without_v4).then_some(p.ip),
                     ip6: p.ip6,
                     mac: Mac::of(p.ip),
                     netns: p.netns.clone(),
                     ifname: p.ifname.clone(),
                     default_route: p.ifname == "eth0",
+                    default_route6: p.ifname == "eth0",
                 };
                 view.local.insert(p.key.clone(), endpoint);
             } else if !p.scope.is_local() {

@@ -188,7 +188,11 @@ fn mtu_and_default_route_change_under_a_running_stream() {
     a.must("stream start 10.1.0.11:80");
     let net = lab.network(NET, "10.1.0.0/24");
     net.mtu = MTU - 100;
-    let report = lab.sync_with(0, |view| view.local.values_mut().for_each(|e| e.default_route = false));
+    let report = lab.sync_with(0, |view| {
+        for endpoint in view.local.values_mut() {
+            (endpoint.default_route, endpoint.default_route6) = (false, false);
+        }
+    });
     assert!(report.created.is_empty(), "{report:?}");
     flows(&mut a);
     a.must("stream stop");
@@ -304,4 +308,25 @@ fn the_probe_says_what_the_kernel_has() {
     assert!(found.sufficient(), "{found}");
     assert!(found.to_string().starts_with("kernel "), "{found}");
     assert!(found.lacks().iter().all(|(what, cost)| !what.is_empty() && !cost.is_empty()));
+}
+
+#[test]
+fn a_watch_hears_of_addresses_and_ways_out_and_not_of_routes_to_containers() {
+    let lab = Lab::new(1);
+    let host = std::fs::File::open(lab.netns("h0")).expect("the namespace exists");
+    let opened = std::thread::spawn(move || {
+        nix::sched::setns(&host, nix::sched::CloneFlags::CLONE_NEWNET).expect("entered");
+        muster_ebpf_net::Watch::open().expect("opens")
+    });
+    let mut watch = opened.join().expect("no panic");
+    let mut after = |command: &str| {
+        lab.run_in("h0", command); // the kernel has told everybody when the command ends
+        watch.changed().expect("readable")
+    };
+    assert!(!after("ip route add 10.9.9.9/32 dev eth0"));
+    assert!(after("ip addr add 192.168.50.77/24 dev eth0"));
+    assert!(after("ip -6 addr add fd50::77/64 dev eth0 nodad"));
+    assert!(after("ip -6 route add default via fd50::fe"));
+    assert!(after("ip route del default"));
+    assert!(!after("true"));
 }

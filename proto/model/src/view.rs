@@ -33,9 +33,8 @@ pub struct NodeView {
 pub struct NetworkView {
     /// For people and for name scopes.
     pub name: String,
-    pub subnet: Subnet,
-    /// Answered for in eBPF (ARP); no interface of the host carries it unless the kernel needs it for outbound traffic.
-    pub gateway: Ipv4Addr,
+    /// All networks have it but those of this host that have IPv6 only.
+    pub v4: Option<Network4>,
     /// The largest IP packet a container may send: the underlay's MTU less 50 bytes on networks that span hosts.
     pub mtu: u16,
     /// No way out of the network.
@@ -45,8 +44,16 @@ pub struct NetworkView {
     /// What its containers send to the outside leaves with their own addresses (Docker's `enable_ip_masquerade=false`): the
     /// world has a route to them. What they did not ask for does not come in all the same.
     pub routed: bool,
-    /// Networks of this host may have IPv6 besides.
+    /// Networks of this host may have IPv6, besides or alone.
     pub v6: Option<Network6>,
+}
+
+/// The IPv4 half of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network4 {
+    pub subnet: Subnet,
+    /// Answered for in eBPF (ARP); no interface of the host carries it unless the kernel needs it for outbound traffic.
+    pub gateway: Ipv4Addr,
 }
 
 /// The IPv6 half of a network.
@@ -61,7 +68,8 @@ pub struct Network6 {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalEndpoint {
     pub scope: Scope,
-    pub ip: Ipv4Addr,
+    /// On a network with IPv4; one of the two there is.
+    pub ip: Option<Ipv4Addr>,
     /// On a network with IPv6.
     pub ip6: Option<Ipv6Addr>,
     pub mac: Mac,
@@ -69,8 +77,10 @@ pub struct LocalEndpoint {
     pub netns: PathBuf,
     /// The interface's name inside: `eth0`, `eth1`, ...
     pub ifname: String,
-    /// This endpoint carries the container's default route. One at most per namespace.
+    /// This endpoint carries the container's default route of IPv4. One at most per namespace.
     pub default_route: bool,
+    /// As `default_route`, of IPv6.
+    pub default_route6: bool,
 }
 
 /// An endpoint on another host.

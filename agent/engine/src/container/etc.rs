@@ -91,9 +91,9 @@ fn hosts(shared: &Shared, record: &Record) -> String {
         domain => format!("{}.{domain} {}", config.hostname, config.hostname),
     };
     for got in record.places.iter().filter_map(|p| p.got.as_ref()) {
-        let _ = writeln!(text, "{}\t{own}", got.ip); // Writing to a String does not fail.
-        if let Some((ip, _)) = got.v6 {
-            let _ = writeln!(text, "{ip}\t{own}");
+        let ips = got.v4().map(IpAddr::V4).into_iter().chain(got.v6.map(|(ip, _)| IpAddr::V6(ip)));
+        for ip in ips {
+            let _ = writeln!(text, "{ip}\t{own}"); // Writing to a String does not fail.
         }
     }
     text

@@ -156,7 +156,7 @@ impl Shared {
         if let Some(got) = &place.got {
             settings.endpoint_id.clone_from(&got.endpoint_id);
             settings.gateway = shown(got.gateway.into());
-            settings.ip_address = got.ip.to_string();
+            settings.ip_address = shown(got.ip.into());
             settings.ip_prefix_len = got.prefix.into();
             settings.mac_address = got.mac.to_string();
             if let Some((ip, network)) = got.v6 {

@@ -16,7 +16,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::Read as _,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -106,7 +106,7 @@ pub(crate) fn named(record: &Record) -> impl Iterator<Item = (&str, &str, Option
 }
 
 /// Where the other container is on a network that both are on.
-fn address(record: &Record, other: &Record, place: Option<&Place>) -> Option<Ipv4Addr> {
+fn address(record: &Record, other: &Record, place: Option<&Place>) -> Option<IpAddr> {
     let shared = |theirs: &&Place| {
         let fits = |ours: &Place| !ours.network_id.is_empty() && ours.network_id == theirs.network_id;
         match place {
@@ -114,7 +114,8 @@ fn address(record: &Record, other: &Record, place: Option<&Place>) -> Option<Ipv
             None => record.places.iter().any(fits),
         }
     };
-    other.places.iter().find(shared)?.got.as_ref().map(|got| got.ip)
+    let got = other.places.iter().find(shared)?.got.as_ref()?;
+    got.v4().map(IpAddr::V4).or(got.v6.map(|(ip, _)| IpAddr::V6(ip)))
 }
 
 fn line(record: &Record, link: Link<'_>, place: Option<&Place>, other: &Record) -> Option<String> {

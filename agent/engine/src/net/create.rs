@@ -60,7 +60,14 @@ impl Networks {
             check_own_addresses(&record, &config, config6.is_some())?;
             return Ok(record);
         }
-        self.choose_addresses(&mut record, config)?;
+        if body.enable_ipv4 != Some(false) {
+            self.choose_addresses(&mut record, config)?;
+        } else if config != IpamConfig::default() {
+            return Err(Error::invalid(format!(
+                "invalid subnet {}: an IPv4 subnet needs a network with IPv4 (EnableIPv4, --ipv4)",
+                config.subnet
+            )));
+        }
         match (record.enable_ipv6, config6) {
             (true, config) => self.choose_addresses6(&mut record, config.unwrap_or_default())?,
             (false, Some(config)) => {
@@ -218,8 +225,14 @@ fn check_kind(body: &NetworkCreate) -> Result<()> {
             body.scope
         )));
     }
+    let without_v4 = body.enable_ipv4 == Some(false);
+    if without_v4 && body.enable_ipv6 != Some(true) {
+        return Err(Error::invalid("IPv4 or IPv6 must be enabled (EnableIPv4, EnableIPv6)"));
+    }
+    let own_addresses = body.ipam.as_ref().is_some_and(|i| !matches!(i.driver.as_str(), "" | "default"));
     let refused = [
-        (body.enable_ipv4 == Some(false), "a network without IPv4 (EnableIPv4)"),
+        (without_v4 && is_plugin(&body.driver), "a network of a plugin without IPv4 (EnableIPv4)"),
+        (without_v4 && own_addresses, "an IPAM driver for a network without IPv4 (EnableIPv4)"),
         (body.ingress, "an ingress network of driver bridge (Ingress)"),
         (body.config_only, "a configuration-only network (ConfigOnly)"),
         (
@@ -245,6 +258,8 @@ fn check_own_addresses(record: &NetworkRecord, four: &IpamConfig, six: bool) -> 
     Ok(())
 }
 
+const NAME_OPTION: &str = "com.docker.network.bridge.name";
+
 fn check_options(options: Strings) -> Result<Strings> {
     for (key, value) in &options {
         let bad =
@@ -256,6 +271,11 @@ fn check_options(options: Strings) -> Result<Strings> {
             BINDING_OPTION => return bad("an IPv4 address"),
             ICC_OPTION | MASQUERADE_OPTION if parse_bool(value).is_none() => return bad("true or false"),
             ICC_OPTION | MASQUERADE_OPTION => {}
+            NAME_OPTION => {
+                return Err(Error::unimplemented(format!(
+                    "network option {key}={value}: no bridge joins the containers here, so there is no device to be named"
+                )));
+            }
             _ => return Err(Error::unimplemented(format!("network option {key}={value}"))),
         }
     }

@@ -34,7 +34,7 @@ fn document(network: &NetworkRecord, containers: BTreeMap<String, NetworkContain
         created: network.created.into(),
         scope: "local".to_owned(),
         driver: network.driver.clone(),
-        enable_ipv4: true,
+        enable_ipv4: network.subnet.is_some() || network.subnet6.is_none(),
         enable_ipv6: network.enable_ipv6,
         ipam: Ipam {
             driver: if network.ipam_driver.is_empty() { "default".to_owned() } else { network.ipam_driver.clone() },
@@ -108,7 +108,7 @@ impl Shared {
                 name: record.name.clone(),
                 endpoint_id: got.endpoint_id.clone(),
                 mac_address: got.mac.to_string(),
-                ipv4_address: format!("{}/{}", got.ip, got.prefix),
+                ipv4_address: got.v4().map(|ip| format!("{ip}/{}", got.prefix)).unwrap_or_default(),
                 ipv6_address: got.v6.map(|(ip, n)| format!("{ip}/{}", n.subnet.prefix())).unwrap_or_default(),
             };
             Some((record.id.clone(), place))

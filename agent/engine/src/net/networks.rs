@@ -263,7 +263,7 @@ impl Networks {
         Ok(())
     }
 
-    /// Takes the addresses of a place from the engine's own pools.
+    /// Takes the addresses of a place from the engine's own pools. That of IPv4 is unspecified where the network has none.
     ///
     /// # Errors
     /// `Forbidden`, in Docker's words; nothing is taken then.
@@ -273,10 +273,14 @@ impl Networks {
         place: &crate::record::Place,
     ) -> Result<(Ipv4Addr, Option<(Ipv6Addr, Network6)>)> {
         let refused = |e: ipam::Error| Error::forbidden(e.to_string());
-        let range =
-            network.range().ok_or_else(|| Error::invalid(format!("network {} has no addresses", network.name)))?;
+        if network.range().is_none() && network.v6().is_none() {
+            return Err(Error::invalid(format!("network {} has no addresses", network.name)));
+        }
         let mut inner = self.lock();
-        let ip = inner.ipam.take(&network.id, range, place.wanted_ip).map_err(refused)?;
+        let ip = match network.range() {
+            Some(range) => inner.ipam.take(&network.id, range, place.wanted_ip).map_err(refused)?,
+            None => Ipv4Addr::UNSPECIFIED,
+        };
         let Some(net) = network.v6() else { return Ok((ip, None)) };
         match inner.ipam.take6(&network.id, net, network.ip_range6, place.wanted_ip6) {
             Ok(ip6) => Ok((ip, Some((ip6, net)))),

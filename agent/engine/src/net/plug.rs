@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use muster_model::{
-    net::{Mac, Protocol, Scope, Subnet},
-    view::Network6,
+    net::{Mac, Protocol, Scope},
+    view::{Network4, Network6},
 };
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -19,8 +19,8 @@ pub struct Sandbox {
     pub container_name: String,
     /// A file that holds the network namespace (a bind mount of its `/proc/PID/ns/net`). Loopback is up in it.
     pub netns: PathBuf,
-    /// One per network, in the order of the interfaces. Exactly one has `default_route`, unless all are internal or packets leave
-    /// through a network of a plugin.
+    /// One per network, in the order of the interfaces. Of each family one has the default route, unless all that have
+    /// the family are internal or packets leave through a network of a plugin.
     pub endpoints: Vec<Endpoint>,
     /// On networks of plugins: interfaces that are not the data plane's to make or to look at.
     pub foreign: Vec<Foreign>,
@@ -38,9 +38,6 @@ pub struct Endpoint {
     pub scope: Scope,
     pub network_id: String,
     pub network_name: String,
-    pub subnet: Subnet,
-    /// Where packets for elsewhere go. Present for internal networks too (Docker shows it).
-    pub gateway: Ipv4Addr,
     /// Nothing leaves this network, whatever routes say.
     pub internal: bool,
     /// Its containers do not reach each other directly.
@@ -49,13 +46,16 @@ pub struct Endpoint {
     pub routed: bool,
     /// Bytes.
     pub mtu: u32,
-    /// Its IPv6 address, and the network's half that it is in.
+    /// Its address, and the network's half that it is in; the gateway is there for internal networks too (Docker shows it).
+    pub v4: Option<(Ipv4Addr, Network4)>,
+    /// The same of IPv6. One of the two there is.
     pub v6: Option<(Ipv6Addr, Network6)>,
-    pub ip: Ipv4Addr,
     pub mac: Mac,
     /// `eth0`, `eth1`, ...
     pub ifname: String,
     pub default_route: bool,
+    /// As `default_route`, of IPv6: the first network may have the one and lack the other.
+    pub default_route6: bool,
     /// What the container is called on this network: names and aliases, resolvable by its neighbours. Empty on networks
     /// without names (Docker's default bridge).
     pub names: Vec<String>,

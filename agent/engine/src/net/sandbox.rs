@@ -15,6 +15,7 @@ use muster_calls::{Error, Result};
 use muster_model::{
     engine::Strings,
     net::{Mac, Scope},
+    view::Network4,
 };
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -24,6 +25,17 @@ use std::{
 /// Whether containers on this network are found by name: on every one but the default bridge, as in Docker.
 pub(crate) fn gives_names(place: &Place) -> bool {
     place.spanning || place.cluster.is_some() || place.network != "bridge"
+}
+
+/// The last 32 bits: what tells the addresses of one network apart, as a rule.
+fn low_half(ip: Ipv6Addr) -> Ipv4Addr {
+    let [.., a, b, c, d] = ip.octets();
+    Ipv4Addr::new(a, b, c, d)
+}
+
+/// Whether a plugin said where packets of IPv6 leave.
+fn gives_way6(got: &Got) -> bool {
+    got.joined.as_ref().is_some_and(|j| j.gateway6.is_some())
 }
 
 impl Shared {
@@ -91,16 +103,17 @@ impl Shared {
             });
         }
         let network = self.network_of(place)?;
-        let range =
-            network.range().ok_or_else(|| Error::invalid(format!("network {} has no addresses", network.name)))?;
         let (ip, v6) = self.networks.take_addresses(&network, place)?;
         if let Err(e) = self.networks.enter_user(&network, container) {
             self.networks.give_back(&network.id, ip, v6.map(|(ip, _)| ip));
             return Err(e);
         }
         place.network_id.clone_from(&network.id);
-        let mac = place.wanted_mac.unwrap_or(Mac::of(ip));
-        let (gateway, prefix) = (range.gateway, range.subnet.prefix());
+        let told_apart_by = v6.filter(|_| ip.is_unspecified()).map_or(ip, |(ip, _)| low_half(ip));
+        let mac = place.wanted_mac.unwrap_or(Mac::of(told_apart_by));
+        let range = network.range();
+        let gateway = range.map_or(Ipv4Addr::UNSPECIFIED, |r| r.gateway);
+        let prefix = range.map_or(0, |r| r.subnet.prefix());
         Ok(Got { endpoint_id, ip, mac, gateway, prefix, ifname, v6, joined: None })
     }
 
@@ -110,7 +123,7 @@ impl Shared {
         for (place, got) in
             record.places.iter().filter(|p| p.cluster.is_none()).filter_map(|p| Some((p, p.got.as_ref()?)))
         {
-            inner.ipam.hold(&place.network_id, got.ip);
+            got.v4().iter().for_each(|ip| inner.ipam.hold(&place.network_id, *ip));
             got.v6.iter().for_each(|(ip, _)| inner.ipam.hold6(&place.network_id, *ip));
             inner.users.entry(place.network_id.clone()).or_default().insert(record.id.clone());
         }
@@ -148,20 +161,32 @@ impl Shared {
 
     pub(super) fn take_ports(&self, record: &mut Record) -> Result<()> {
         record.ports.clear();
-        let Some(exit) = self.exit_place(record) else { return Ok(()) };
-        let default_ip = self.option(&record.places[exit], BINDING_OPTION).unwrap_or(Ipv4Addr::UNSPECIFIED);
-        let has_v6 = record.places[exit].got.as_ref().is_some_and(|g| g.v6.is_some());
-        for wanted in publish::wanted(&record.config, &record.host, default_ip)? {
-            if wanted.host_ip.is_ipv6() && !has_v6 {
-                return Err(Error::unimplemented(format!(
-                    "publishing a container without IPv6 on an IPv6 address ({})",
+        let (exit, exit6) = (self.exit_place(record), self.exit_place6(record));
+        if exit.is_none() && exit6.is_none() {
+            return Ok(());
+        }
+        let default_ip = exit.and_then(|n| self.option(&record.places[n], BINDING_OPTION));
+        for wanted in publish::wanted(&record.config, &record.host, default_ip.unwrap_or(Ipv4Addr::UNSPECIFIED))? {
+            let any = Ipv6Addr::UNSPECIFIED.into();
+            let lacking = |family: &str| {
+                Err(Error::unimplemented(format!(
+                    "publishing a container without {family} on an {family} address ({})",
                     wanted.host_ip
-                )));
-            }
-            let port = self.take_port(record, &wanted, wanted.host_ip, wanted.host_ports.clone())?;
-            // Every address means those of both families.
-            if has_v6 && wanted.any_family {
-                self.take_port(record, &wanted, Ipv6Addr::UNSPECIFIED.into(), port..=port)?;
+                )))
+            };
+            match (wanted.host_ip, exit, exit6) {
+                (IpAddr::V6(_), _, None) => return lacking("IPv6"),
+                (IpAddr::V4(_), None, Some(_)) if wanted.any_family => {
+                    self.take_port(record, &wanted, any, wanted.host_ports.clone())?;
+                }
+                (IpAddr::V4(_), None, _) => return lacking("IPv4"),
+                _ => {
+                    let port = self.take_port(record, &wanted, wanted.host_ip, wanted.host_ports.clone())?;
+                    // Every address means those of both families.
+                    if exit6.is_some() && wanted.any_family {
+                        self.take_port(record, &wanted, any, port..=port)?;
+                    }
+                }
             }
         }
         Ok(())
@@ -192,15 +217,23 @@ impl Shared {
         )
     }
 
-    /// The place that packets to elsewhere leave through: of those on networks that are not internal, the first of the
+    /// The place that packets of IPv4 to elsewhere leave through: of those on networks that are not internal, the first of the
     /// highest priority.
     pub(super) fn exit_place(&self, record: &Record) -> Option<usize> {
-        let leads = |p: &Place| {
-            let six = |g: &Got| g.joined.as_ref().is_some_and(|j| j.gateway6.is_some());
-            let way = p.got.as_ref().is_some_and(|g| !g.gateway.is_unspecified() || six(g));
-            !self.is_internal(p) && (way || !self.is_remote(p))
-        };
-        let open = record.places.iter().enumerate().filter(|(_, p)| leads(p));
+        self.exit_of(record, |place, got| {
+            let way = got.is_some_and(|g| !g.gateway.is_unspecified() || gives_way6(g));
+            way || (!self.is_remote(place) && got.is_none())
+        })
+    }
+
+    fn exit_place6(&self, record: &Record) -> Option<usize> {
+        let has_way = |place: &Place, g: &Got| if self.is_remote(place) { gives_way6(g) } else { g.v6.is_some() };
+        self.exit_of(record, |place, got| got.is_some_and(|g| has_way(place, g)))
+    }
+
+    fn exit_of(&self, record: &Record, leads: impl Fn(&Place, Option<&Got>) -> bool) -> Option<usize> {
+        let fits = |p: &Place| !self.is_internal(p) && leads(p, p.got.as_ref());
+        let open = record.places.iter().enumerate().filter(|(_, p)| fits(p));
         open.max_by_key(|(n, p)| (p.gw_priority, std::cmp::Reverse(*n))).map(|(n, _)| n)
     }
 
@@ -217,24 +250,27 @@ impl Shared {
 
     /// The declaration of a container's network, from its record.
     pub fn sandbox(&self, record: &Record) -> Sandbox {
-        let exit = self.exit_place(record);
+        let (exit, exit6) = (self.exit_place(record), self.exit_place6(record));
         // A place without an address is none: it was asked for and not taken yet.
         let placed = record.places.iter().enumerate().filter(|(_, p)| p.got.is_some());
-        let endpoints: Vec<Endpoint> = placed.filter_map(|(n, p)| self.endpoint(record, p, exit == Some(n))).collect();
+        let endpoints: Vec<Endpoint> =
+            placed.filter_map(|(n, p)| self.endpoint(record, p, (exit == Some(n), exit6 == Some(n)))).collect();
         let foreign = record.places.iter().filter_map(|p| self.foreign(record, p)).collect();
-        let endpoint = endpoints.iter().position(|e| e.default_route).unwrap_or(0);
+        let leads = |six: bool| move |e: &Endpoint| if six { e.default_route6 } else { e.default_route };
+        let endpoint = |host_ip: IpAddr| endpoints.iter().position(leads(host_ip.is_ipv6())).unwrap_or(0);
         let published = record.ports.iter().map(|p| Published {
             protocol: p.protocol,
             host_ip: p.host_ip,
             host_port: p.host_port,
             container_port: p.container_port,
-            endpoint,
+            endpoint: endpoint(p.host_ip),
         });
+        let published = published.collect();
         Sandbox {
             container_id: record.id.clone(),
             container_name: record.name.clone(),
             netns: self.netns(&record.id),
-            published: published.collect(),
+            published,
             endpoints,
             foreign,
             dns: Dns {
@@ -252,15 +288,16 @@ impl Shared {
         self.config.network.provides_dns() && record.places.iter().any(gives_names)
     }
 
-    fn endpoint(&self, record: &Record, place: &Place, default_route: bool) -> Option<Endpoint> {
+    /// `routes`: whether it carries the default routes of IPv4 and of IPv6.
+    fn endpoint(&self, record: &Record, place: &Place, routes: (bool, bool)) -> Option<Endpoint> {
         let got = place.got.as_ref().filter(|_| !self.is_remote(place))?;
         let (scope, subnet, internal, isolated, routed, mtu) = match &place.cluster {
-            Some(c) => (c.scope, c.subnet, c.internal, false, false, c.mtu),
+            Some(c) => (c.scope, Some(c.subnet), c.internal, false, false, c.mtu),
             None => {
                 let network: &NetworkRecord = &*self.networks.find(&place.network_id).ok()?;
                 let mtu = network.options.get(MTU_OPTION).and_then(|m| m.parse().ok()).unwrap_or(self.config.mtu);
                 let (isolated, routed) = (network.is_isolated(), network.is_routed());
-                (Scope::local(network.scope), network.subnet?, network.internal, isolated, routed, mtu)
+                (Scope::local(network.scope), network.subnet, network.internal, isolated, routed, mtu)
             }
         };
         Some(Endpoint {
@@ -268,17 +305,16 @@ impl Shared {
             scope,
             network_id: place.network_id.clone(),
             network_name: place.network.clone(),
-            subnet,
-            gateway: got.gateway,
             internal,
             isolated,
             routed,
             mtu,
+            v4: got.v4().zip(subnet).map(|(ip, subnet)| (ip, Network4 { subnet, gateway: got.gateway })),
             v6: got.v6,
-            ip: got.ip,
             mac: got.mac,
             ifname: got.ifname.clone(),
-            default_route,
+            default_route: routes.0,
+            default_route6: routes.1,
             names: if gives_names(place) { self.dns_names(record, place) } else { Vec::new() },
         })
     }

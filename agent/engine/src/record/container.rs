@@ -184,9 +184,10 @@ pub(crate) struct ClusterPlace {
 #[serde(default)]
 pub(crate) struct Got {
     pub endpoint_id: String,
+    /// Unspecified where there is none: on a network with IPv6 alone.
     pub ip: Ipv4Addr,
     pub mac: Mac,
-    /// Unspecified where there is none: on some networks of plugins.
+    /// Unspecified where there is none: there, and on some networks of plugins.
     pub gateway: Ipv4Addr,
     pub prefix: u8,
     pub ifname: String,
@@ -194,6 +195,13 @@ pub(crate) struct Got {
     pub v6: Option<(Ipv6Addr, Network6)>,
     /// On a network of a plugin, once its endpoint has joined.
     pub joined: Option<crate::net::Joined>,
+}
+
+impl Got {
+    /// The address of IPv4, where there is one.
+    pub fn v4(&self) -> Option<Ipv4Addr> {
+        Some(self.ip).filter(|ip| !ip.is_unspecified())
+    }
 }
 
 /// Of an interface that is still to be seen.
