@@ -25,7 +25,8 @@ inline void conn6_note(struct conn6_key *key, struct conn6 *c, struct packet6 *p
     struct conn_event e;
     conn_hear(&e, &c->c, &p->p, dir);
     if (c->c.action == CONN_VIA) {
-        conn_mark(&c->c, &e);
+        if (e.news)
+            conn_mark(&c->c, &e);
         return;
     }
     *other = (struct conn6_key){ .scope = c->c.scope, .saddr = c->daddr, .daddr = c->saddr, .sport = c->c.dport,

@@ -311,21 +311,22 @@ inline int decapsulate(struct __sk_buff *skb, struct packet *p)
 outlined from_uplink4(struct __sk_buff *skb)
 {
     struct packet p = {};
-    if (parse(skb, &p, SCOPE_OUTSIDE))
-        return TC_ACT_UNSPEC;
+    int unread = parse(skb, &p, SCOPE_OUTSIDE);         /* the addresses are known all the same */
     struct config *cfg = get_config();
     if (!cfg)
         return TC_ACT_UNSPEC;
-    if (p.daddr == cfg->vtep_ip && p.proto == IP_UDP && p.dport == cfg->vxlan_port)
+    if (!unread && p.daddr == cfg->vtep_ip && p.proto == IP_UDP && p.dport == cfg->vxlan_port)
         return decapsulate(skb, &p);
     u32 daddr = p.daddr;
     if (!map_lookup(&host_addrs, &daddr)) {
         /* The host would forward it: nobody outside gets into a network by naming an address of it, unasked. */
         struct subnet_key net = { .prefix = 32, .ip = p.daddr };
-        if (!map_lookup(&subnets, &net) || conn_expects(&p) || is_expected_error(skb, &p))
+        if (!map_lookup(&subnets, &net))
             return TC_ACT_UNSPEC;
-        return drop(D_DIRECT);
+        return !unread && (conn_expects(&p) || is_expected_error(skb, &p)) ? TC_ACT_UNSPEC : drop(D_DIRECT);
     }
+    if (unread)
+        return TC_ACT_UNSPEC;
     if (p.proto == IP_ICMP && p.icmp_type == 3 && !p.later_fragment)
         return icmp_error_to_backend(skb, &p);
     if (!is_tcp_or_udp(&p))

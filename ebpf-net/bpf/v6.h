@@ -185,14 +185,15 @@ inline int is_expected_error6(struct __sk_buff *skb, struct packet6 *p)
 outlined from_uplink6(struct __sk_buff *skb)
 {
     struct packet6 p = {};
-    if (parse6(skb, &p, SCOPE_OUTSIDE))
-        return TC_ACT_UNSPEC;
+    int unread = parse6(skb, &p, SCOPE_OUTSIDE);        /* the addresses are known all the same */
     if (!map_lookup(&host_addrs6, &p.daddr)) {
         struct subnet6_key net = { .prefix = 128, .ip = p.daddr };
-        if (!map_lookup(&subnets6, &net) || conn6_expects(&p) || is_expected_error6(skb, &p))
+        if (!map_lookup(&subnets6, &net))
             return TC_ACT_UNSPEC;
-        return drop(D_DIRECT);
+        return !unread && (conn6_expects(&p) || is_expected_error6(skb, &p)) ? TC_ACT_UNSPEC : drop(D_DIRECT);
     }
+    if (unread)
+        return TC_ACT_UNSPEC;
     if (is_icmp6_error(&p))
         return translate_error6(skb, &p, SCOPE_OUTSIDE, DIR_FORWARD);
     if (!is_tcp_or_udp(&p.p))

@@ -83,6 +83,24 @@ fn outbound_traffic_leaves_with_the_hosts_address_unless_the_network_is_internal
     assert!(lab.count(0, Reason::Internal) > 0, "{}", lab.drops(0));
 }
 
+#[test]
+fn headers_in_front_of_the_transport_do_not_open_a_way_in() {
+    let mut lab = lab(Attach::Auto);
+    lab.sync_all();
+    let mac = lab.run_in("h0", "cat /sys/class/net/eth0/address").trim().replace(':', "");
+    let mut client = lab.client();
+    let (from, to) = ("fd500000000000000000000000000100", "fd00000100000000000000000000000b");
+    // An echo request behind one and behind nine headers of destination options, and one that is cut off.
+    let echo = "8000000000000000";
+    let options = |n: usize| format!("{}3a00010400000000", "3c00010400000000".repeat(n - 1));
+    for rest in [format!("{}{echo}", options(1)), format!("{}{echo}", options(9)), "3c00".to_owned()] {
+        let before = lab.count(0, Reason::Direct);
+        let length = rest.len() / 2;
+        client.must(&format!("frame eth0 {mac}02000000000186dd60000000{length:04x}3c40{from}{to}{rest}"));
+        assert_eq!(lab.count(0, Reason::Direct), before + 1, "{rest}: {}", lab.drops(0));
+    }
+}
+
 /// A frame of a's interface: an IPv6 header from `source` to b and what follows.
 fn frame(mac: &str, source: &str, next: &str, rest: &str) -> String {
     let b = "fd00000100000000000000000000000b";
