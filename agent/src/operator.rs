@@ -24,6 +24,20 @@ use tonic::transport::Channel;
 /// Between two reminders that a certificate runs out.
 const REMIND_EVERY: Duration = Duration::from_secs(24 * 3600);
 
+/// Who can read the file is an operator of the cluster: nobody but root or the daemon's own user may.
+fn keeps_to_itself(file: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = std::fs::metadata(file)?;
+    let mode = meta.mode() & 0o7777;
+    anyhow::ensure!(
+        mode & 0o077 == 0,
+        "its mode is {mode:04o}: expected one that lets its owner alone read it, as 0600"
+    );
+    let (owner, own) = (meta.uid(), nix::unistd::geteuid().as_raw());
+    anyhow::ensure!(owner == 0 || owner == own, "it belongs to user {owner}: expected root");
+    Ok(())
+}
+
 /// A credential, and the connections that were made with it.
 pub struct Operator {
     tls: Tls,
@@ -41,6 +55,7 @@ impl Operator {
     /// Names the field, the file and what is wrong with it. A certificate that has run out is taken: the host has other work.
     pub fn load(file: &Path) -> anyhow::Result<Arc<Self>> {
         let what = || format!("docker-cluster-context: {}", file.display());
+        keeps_to_itself(file).with_context(what)?;
         let text = std::fs::read_to_string(file).with_context(what)?;
         let context = OperatorContext::parse(&text)
             .map_err(anyhow::Error::from)
@@ -222,7 +237,23 @@ mod tests {
         let file = dir.join("lab.pem");
         let text = OperatorContext { addr: "198.18.0.1:2377".into(), credentials }.to_text();
         std::fs::write(&file, text).expect("written");
+        mode(&file, 0o600);
         file
+    }
+
+    fn mode(file: &Path, mode: u32) {
+        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("its mode");
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = written(dir.path(), 1, CertRole::Operator, Duration::from_secs(60));
+        mode(&file, 0o640);
+        let refused = format!("{:#}", Operator::load(&file).err().expect("refused"));
+        assert!(refused.contains("docker-cluster-context") && refused.contains("0640"), "{refused}");
+        mode(&file, 0o400);
+        Operator::load(&file).expect("loads");
     }
 
     #[test]

@@ -33,7 +33,7 @@ issue() {
 forged() {
   authority "forged$2" muster-ca "$1"
   issue "forged$2" "forger$2" "/O=$1/OU=operator/CN=$1" "$2" extendedKeyUsage=clientAuth
-  { echo "# address: $(host_ip 1):2377"; cat "$W/pki/forger$2.key" "$W/pki/forger$2.crt" "$W/pki/forged$2.ca"; } >"$context"
+  { echo "# address: $(host_ip 1):2377"; cat "$W/pki/forger$2.key" "$W/pki/forger$2.crt" "$W/pki/forged$2.ca"; } >"$context"; chmod 600 "$context"
 }
 # tls WHO WORDS...: the stock client at host 4's TLS port
 tls() { local who=$1; shift; docker --host "tcp://$(host_ip 4):2376" --tlsverify --tlscacert "$W/pki/port.ca" --tlscert "$W/pki/$who.crt" --tlskey "$W/pki/$who.key" "$@"; }
@@ -77,7 +77,7 @@ prints "no host's containers are shown for it" "did not answer" sh -c 'docker ps
 
 #### with an operator's
 quiet muster_on 1 context create lab
-"$BIN/muster" context export lab >"$context" || bad "the context was not exported"
+(umask 077; "$BIN/muster" context export lab >"$context") || bad "the context was not exported"
 check "the cluster's own is taken without a restart" reload "configuration reloaded"
 quiet docker pull "$image"; quiet docker tag "$image" box:1
 is "pull and tag reach every host" 4 sh -c "for h in 1 2 3 4; do docker -H unix://$W/h\$h/run/docker.sock images -q box:1; done | wc -l"
@@ -149,7 +149,7 @@ is "its endpoint works on" up docker exec "c$away" echo up
 rm "$context"; sed -i '/docker-cluster-context/d' "$file"
 check "now without a credential" reload "configuration reloaded"
 check "as a manager's does" docker node ls
-"$BIN/muster" context export lab >"$context"; echo "docker-cluster-context = \"$context\"" >>"$file"
+(umask 077; "$BIN/muster" context export lab >"$context"); echo "docker-cluster-context = \"$context\"" >>"$file"
 check "which is put back" reload "configuration reloaded"
 quiet muster_on 1 node demote "${P}host4"
 worker() { case $(muster_on 4 node ls 2>&1) in *"not a swarm manager"*) true ;; *) false ;; esac; }

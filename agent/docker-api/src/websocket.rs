@@ -67,8 +67,7 @@ pub(crate) async fn carry<I: AsyncRead + AsyncWrite + Send>(
                     let data: Bytes = match message {
                         Message::Binary(data) => data,
                         Message::Text(text) => text.into(),
-                        Message::Close(_) => return,
-                        // Pings are answered below us.
+                        // Pings and a close are answered below us, with the next look for a message.
                         _ => continue,
                     };
                     if stdin {

@@ -17,7 +17,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 /// Containers asked about at the same time.
 const AT_ONCE: usize = 16;
-/// How long opening waits for what follows the end of a container that ended meanwhile: its removal, with its last log lines.
+/// How long opening waits for what follows the end of containers that ended meanwhile: its removal, with its last log lines.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// What a container is to be after the start.
@@ -69,12 +69,13 @@ pub(crate) async fn adopt(shared: &Arc<Shared>) -> Result<(), OpenError> {
         ended.extend(enter(shared, found).await);
     }
     // Whoever asks an open engine shall hear how things are, not how they were.
+    let settled_by = tokio::time::Instant::now() + SETTLE;
     for handle in ended {
         let goes = handle.record().host.auto_remove;
         let mut watch = handle.watch();
         let settled = watch.wait_for(|view| view.removed || (view.exits > 0 && !goes));
-        // One that cannot be removed now keeps nobody waiting.
-        let _ = tokio::time::timeout(SETTLE, settled).await;
+        // Those that cannot be removed now keep nobody waiting.
+        let _ = tokio::time::timeout_at(settled_by, settled).await;
     }
     shared.volumes.unmount_unheld().await;
     Ok(())

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
@@ -29,10 +30,19 @@ pub(crate) fn mount(root_fs: &RootFs) -> Result<()> {
     }
     let fail =
         |reason: String| Error::Mount { target: root_fs.merged.clone(), layers: root_fs.lowerdirs.len(), reason };
+    // Asked once: such a kernel writes each refusal into its log.
+    static TAKES_A_STRING: AtomicBool = AtomicBool::new(false);
+    if TAKES_A_STRING.load(Ordering::Relaxed) {
+        return mount_string(root_fs).map_err(fail);
+    }
     match mount_each(root_fs) {
         Ok(()) => Ok(()),
-        // Before 6.5 overlayfs looks at no option before all are there.
-        Err((Errno::NOSYS | Errno::INVAL, Step::Lower | Step::Create)) => mount_string(root_fs).map_err(fail),
+        // Before 6.5 overlayfs looks at no option before all are there, and takes one page of them.
+        Err((Errno::NOSYS | Errno::INVAL, Step::Lower | Step::Option | Step::Create)) => {
+            mount_string(root_fs).map_err(fail)?;
+            TAKES_A_STRING.store(true, Ordering::Relaxed);
+            Ok(())
+        }
         Err((errno, step)) => Err(fail(format!("{}: {errno}", step.words()))),
     }
 }

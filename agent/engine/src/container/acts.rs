@@ -162,7 +162,7 @@ impl Actor {
 
     /// Writes down that a user wants it stopped. On a full disk it must still be possible to stop what fills it.
     async fn note_stop(&self) {
-        if let Err(e) = self.persist(Durability::Process).await {
+        if let Err(e) = self.persist(Durability::Power).await {
             tracing::warn!(container.id = %self.record.id, error = %e, "cannot note that a user stops a container");
         }
     }
