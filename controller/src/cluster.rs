@@ -147,8 +147,8 @@ impl Face {
         let mut spec = Box::new(spec.clone());
         if spec.task.container.registry_auth.is_some() {
             let view = self.view().await?;
-            // Of a service that is not there, or has changed meanwhile, the change itself will tell.
-            let current = of.and_then(|id| view.state.service(id));
+            // Of one that has changed meanwhile the change itself will tell.
+            let current = of.map(|id| view.state.find_service(&id.to_string()).map_err(not_found)).transpose()?;
             self.controller.sealer().seal_spec(&mut spec, current.map(|s| &**s))?;
         }
         Ok(spec)

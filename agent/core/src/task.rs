@@ -3,13 +3,15 @@
 use muster_model::{
     TaskId, Timestamp,
     cluster::{Task, TaskState, TaskStatus},
+    spec::AuthForm,
 };
 use std::sync::Arc;
 
 /// What the shell is doing for a task, or what is left to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Known, nothing done. -> `Preparing`, or `Ended` when it is told to stop first.
+    /// Known, nothing done; here it waits for its registry credentials after a restart. -> `Preparing`, or `Ended` when it
+    /// is told to stop first.
     Idle,
     /// Image, networks and container are being made. -> `Prepared`, `Ended` (rejected).
     Preparing,
@@ -83,6 +85,12 @@ impl Entry {
         !self.assigned || self.task.desired > TaskState::Running
     }
 
+    /// It has registry credentials that only managers know: the whole set of the next session brings them. A pull without
+    /// them would be refused, and the task be rejected for nothing.
+    fn lacks_credentials(&self) -> bool {
+        self.task.spec.container.registry_auth.as_ref().is_some_and(|auth| auth.form() == AuthForm::Own)
+    }
+
     /// The next step of this task. Every step is taken once: the phase moves with it.
     pub fn advance(&mut self, now: Timestamp) -> Option<Step> {
         let stop = self.wants_stop();
@@ -91,6 +99,7 @@ impl Entry {
                 self.end(now, TaskState::Shutdown, None, "");
                 self.advance(now)
             }
+            Phase::Idle if self.lacks_credentials() => None,
             Phase::Idle => {
                 self.phase = Phase::Preparing;
                 self.enter(now, TaskState::Preparing, "preparing");

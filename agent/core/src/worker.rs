@@ -9,7 +9,8 @@ use muster_model::{
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
-/// What survives the daemon: enough to go on without managers.
+/// What survives the daemon: enough to go on without managers. A task whose registry credentials are only said to be there
+/// ([`AuthForm::Own`](muster_model::spec::AuthForm::Own)) is not prepared before the leader has told them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ledger {
     pub set: AssignmentSet,

@@ -5,7 +5,7 @@ use muster_model::{
     ServiceId, TaskId, Timestamp,
     assignment::{Assignment, AssignmentSet, AssignmentUpdate},
     cluster::{Meta, Task, TaskState, TaskStatus, Version},
-    spec::TaskSpec,
+    spec::{RegistryAuth, TaskSpec},
 };
 use std::sync::Arc;
 
@@ -133,4 +133,31 @@ fn after_a_restart_the_container_is_the_truth() {
     assert_eq!(state(&w, 1), TaskState::Failed);
     let w = Worker::recover(NOW, ledger, |_| Container::Exited { exit_code: 0, error: String::new() });
     assert_eq!(state(&w, 1), TaskState::Complete);
+}
+
+#[test]
+fn a_task_whose_credentials_only_managers_know_is_prepared_once_they_tell_them() {
+    let with = |auth: RegistryAuth, desired| {
+        let mut task = task(1, desired);
+        Arc::make_mut(&mut task.spec).container.registry_auth = Some(auth);
+        task
+    };
+    let mut before = Worker::default();
+    step(&mut before, whole(1, vec![with(RegistryAuth::own(), TaskState::Running)]));
+    let kept = before.ledger();
+    let recovered = || {
+        let mut w = Worker::recover(NOW, kept.clone(), |_| Container::Missing);
+        let mut out = Vec::new();
+        w.resume(NOW, &mut out);
+        assert_eq!(out, [Effect::ViewChanged]);
+        w
+    };
+    let given = RegistryAuth::given("e30=").expect("base64");
+    let told = with(given, TaskState::Running);
+    let out = step(&mut recovered(), whole(2, vec![told.clone()]));
+    assert!(out.contains(&Effect::Prepare(Arc::new(told))), "{out:?}");
+    // One that is to stop needs none.
+    let mut w = recovered();
+    step(&mut w, whole(2, vec![with(RegistryAuth::own(), TaskState::Shutdown)]));
+    assert_eq!(state(&w, 1), TaskState::Shutdown);
 }

@@ -1,7 +1,7 @@
 //! The worker's keeper: hands it what the session and the containers tell, and carries out what it decides.
 
 use super::{
-    ledger::LedgerFile,
+    ledger::{self, LedgerFile},
     member::Member,
     runner::Runner,
     session::{Event, Order, now},
@@ -19,7 +19,12 @@ use tokio::sync::mpsc;
 ///
 /// # Errors
 /// When the containers cannot be listed.
-pub(super) async fn recover(runner: &Runner, ledger: Ledger) -> anyhow::Result<Worker> {
+pub(super) async fn recover(runner: &Runner, mut ledger: Ledger) -> anyhow::Result<Worker> {
+    for image in ledger::private_images(&ledger) {
+        if runner.has_image(&image).await {
+            ledger::needs_no_credentials(&mut ledger, &image);
+        }
+    }
     let found = runner.survey().await.map_err(|e| anyhow::anyhow!("list the tasks' containers: {e}"))?;
     let look = |id: TaskId| found.get(&id).map_or(Container::Missing, |(_, c)| c.clone());
     Ok(Worker::recover(now(), ledger, look))

@@ -4,7 +4,9 @@
 
 use anyhow::Context as _;
 use muster_agent_core::Ledger;
+use muster_model::{assignment::Assignment, cluster::Task, spec::RegistryAuth};
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write as _,
     path::{Path, PathBuf},
@@ -49,7 +51,8 @@ impl LedgerFile {
             return Ok(());
         }
         let mut ledger = ledger.clone();
-        forget_secrets(&mut ledger);
+        // Registry credentials rest on managers only: a node that restarts gets them again with its set.
+        change_auths(&mut ledger, Some(&RegistryAuth::own()), |_| true);
         let bytes = rmp_serde::to_vec_named(&ledger).context("encode the ledger")?;
         let new = self.path.with_extension("new");
         let mut file = fs::File::create(&new).with_context(|| format!("create {}", new.display()))?;
@@ -60,17 +63,31 @@ impl LedgerFile {
     }
 }
 
-/// Registry credentials rest on managers only; a node that restarts gets them again with its set.
-fn forget_secrets(ledger: &mut Ledger) {
-    use muster_model::assignment::Assignment;
+/// The images of tasks that have registry credentials.
+pub(super) fn private_images(ledger: &Ledger) -> BTreeSet<String> {
+    let tasks = ledger.set.items.values().filter_map(|a| match a {
+        Assignment::Task(t) => Some(t),
+        _ => None,
+    });
+    let private = tasks.chain(&ledger.leaving).filter(|t| t.spec.container.registry_auth.is_some());
+    private.map(|t| t.spec.container.image.clone()).collect()
+}
+
+/// Lets the tasks of an image that is here go on without the credentials that the ledger does not hold.
+pub(super) fn needs_no_credentials(ledger: &mut Ledger, image: &str) {
+    change_auths(ledger, None, |task| task.spec.container.image == image);
+}
+
+/// Gives `auth` to those tasks that have registry credentials and are meant.
+fn change_auths(ledger: &mut Ledger, auth: Option<&RegistryAuth>, meant: impl Fn(&Task) -> bool) {
     let tasks = ledger.set.items.values_mut().filter_map(|a| match a {
         Assignment::Task(t) => Some(t),
         _ => None,
     });
     for task in tasks.chain(&mut ledger.leaving) {
-        if task.spec.container.registry_auth.is_some() {
+        if task.spec.container.registry_auth.is_some() && meant(task) {
             let task = Arc::make_mut(task);
-            Arc::make_mut(&mut task.spec).container.registry_auth = None;
+            Arc::make_mut(&mut task.spec).container.registry_auth = auth.cloned();
         }
     }
 }
@@ -95,5 +112,39 @@ mod tests {
         assert_eq!(file.load(), ledger);
         fs::write(dir.path().join("ledger"), b"\xc1garbage").expect("written");
         assert_eq!(file.load(), Ledger::default());
+    }
+
+    #[test]
+    fn credentials_are_only_said_to_be_there_and_dropped_where_the_image_is_here() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = LedgerFile::new(dir.path());
+        file.save(&Ledger { leaving: vec![private(1, "a"), private(2, "b")], ..Ledger::default() }).expect("saved");
+        let mut kept = file.load();
+        let auths = |of: &Ledger| of.leaving.iter().map(|t| t.spec.container.registry_auth.clone()).collect::<Vec<_>>();
+        assert_eq!(auths(&kept), [Some(RegistryAuth::own()), Some(RegistryAuth::own())]);
+        assert_eq!(private_images(&kept), BTreeSet::from(["a".to_owned(), "b".to_owned()]));
+        needs_no_credentials(&mut kept, "a");
+        assert_eq!(auths(&kept), [None, Some(RegistryAuth::own())]);
+    }
+
+    fn private(n: u128, image: &str) -> Arc<Task> {
+        let mut spec = muster_model::spec::TaskSpec::default();
+        spec.container.image = image.to_owned();
+        spec.container.registry_auth = Some(RegistryAuth::given("e30=").expect("base64"));
+        Arc::new(Task {
+            id: muster_model::TaskId::from_u128(n),
+            meta: Default::default(),
+            service: muster_model::ServiceId::from_u128(7),
+            service_name: "web".to_owned(),
+            slot: 1,
+            node: None,
+            spec: Arc::new(spec),
+            spec_version: Default::default(),
+            desired: muster_model::cluster::TaskState::Running,
+            status: Default::default(),
+            addresses: vec![],
+            host_ports: vec![],
+            trace_parent: None,
+        })
     }
 }

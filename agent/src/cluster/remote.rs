@@ -14,9 +14,14 @@ use muster_model::{
 };
 use muster_proto::RemoteCluster;
 use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// How long a manager may take to say that it is there.
 const HELLO: Duration = Duration::from_secs(3);
+
+/// How long all of them together may take to answer what only reads. A manager that finds no leader looks for one for ten
+/// seconds; this leaves time for another one, on the other side of a cut, and not for each in turn.
+const READ: Duration = Duration::from_secs(15);
 
 /// Some manager of the cluster.
 pub struct Managers {
@@ -56,18 +61,17 @@ impl Managers {
         }
     }
 
-    /// Asks one manager after the other until one answers.
+    /// Asks one manager after the other until one answers, for [`READ`] at most.
     async fn read<T, F>(&self, ask: impl Fn(RemoteCluster) -> F) -> Result<T>
     where
         F: std::future::Future<Output = Result<T>>,
     {
-        let mut away = Vec::new();
+        let (mut away, until) = (Vec::new(), Instant::now() + READ);
         for addr in self.addresses() {
-            let answer = match self.dialled(&addr).await {
-                Ok(manager) => ask(manager).await,
-                Err(e) => Err(e),
-            };
-            match answer {
+            let asked = async { ask(self.dialled(&addr).await?).await };
+            let answer = tokio::time::timeout_at(until, asked).await;
+            let late = |_| Err(Error::unavailable(format!("{addr}: no answer within {READ:?} of the first question")));
+            match answer.unwrap_or_else(late) {
                 Err(e) if e.kind == Kind::Unavailable => away.push(self.lost(&addr, e)),
                 answer => {
                     self.operator.answered(&addr);

@@ -133,6 +133,10 @@ impl Runner {
         Ok(found)
     }
 
+    pub async fn has_image(&self, image: &str) -> bool {
+        self.0.engine.image_inspect(image).await.is_ok()
+    }
+
     /// Removes a container of a task that nobody knows any more.
     pub fn discard_stray(&self, container: String) {
         let this = self.clone();
@@ -178,7 +182,7 @@ impl Runner {
     /// Pulls the task's image unless it is here.
     async fn image(&self, task: &Task) -> Result<(), String> {
         let image = &task.spec.container.image;
-        if self.0.engine.image_inspect(image).await.is_ok() {
+        if self.has_image(image).await {
             return Ok(());
         }
         let span = tracing::info_span!("image.pull", image.reference = %image);

@@ -63,13 +63,17 @@ impl Gatherer {
         // Nodes that are there from the start answer `since`; those that come later only tell what is new.
         let mut query = self.query.clone();
         loop {
-            let places = self.whole.places().unwrap_or_default();
-            for place in places.into_iter().filter(|p| self.wants(p) && listening.insert(p.id)) {
+            // An error passes: of this host's credential, for one.
+            let places = self.whole.places();
+            let unknown = places.is_err();
+            for place in places.into_iter().flatten().filter(|p| self.wants(p) && listening.insert(p.id)) {
                 nodes.push(self.listen(place, query.clone()));
             }
-            query.since = Timestamp::ZERO;
+            if !unknown {
+                query.since = Timestamp::ZERO;
+            }
             tokio::select! {
-                ended = nodes.next() => match ended {
+                ended = nodes.next(), if !(unknown && nodes.is_empty()) => match ended {
                     Some(Ended::Until) if nodes.is_empty() => return,
                     Some(Ended::Until) => {}
                     // Taken in anew if it joins once more.
@@ -77,6 +81,7 @@ impl Gatherer {
                     Some(Ended::Deaf) | None => return,
                 },
                 () = next_change(&mut changed) => {}
+                () = tokio::time::sleep(AGAIN), if unknown => {}
             }
         }
     }
@@ -129,14 +134,27 @@ impl Gatherer {
             if query.since.is_zero() {
                 query.since = muster_mtls::now();
             }
+            place = match self.again(place.id, query.until).await {
+                Ok(place) => place,
+                Err(ended) => return ended,
+            };
+        }
+    }
+
+    /// Waits until a node that is away can be asked once more: as who is asked may have changed with this host's role or its
+    /// credential, and one that is of no use keeps the node away.
+    async fn again(&self, id: NodeId, until: Timestamp) -> Result<Place, Ended> {
+        loop {
             tokio::time::sleep(AGAIN).await;
-            // As who is asked may have changed with this host's role.
-            match self.whole.place(place.id) {
-                Ok(now) => place = now,
-                Err(_) => return Ended::Gone(place.id),
+            if !until.is_zero() && muster_mtls::now() >= until {
+                return Err(Ended::Until);
             }
-            if !query.until.is_zero() && muster_mtls::now() >= query.until {
-                return Ended::Until;
+            let known = || self.whole.host.member().is_some_and(|m| m.directory().knows(id));
+            match self.whole.place(id) {
+                Ok(place) if place.id == id => return Ok(place),
+                Ok(_) => return Err(Ended::Gone(id)), // It is this host that left.
+                Err(_) if !known() => return Err(Ended::Gone(id)),
+                Err(error) => tracing::debug!(node.id = %id, %error, "a node's events cannot be asked for now"),
             }
         }
     }
