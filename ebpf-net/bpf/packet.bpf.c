@@ -307,6 +307,13 @@ inline int decapsulate(struct __sk_buff *skb, struct packet *p)
     return from_tunnel(skb, scope, vtep);
 }
 
+/* An address that no packet from outside has honestly: a container's, or the host's own. */
+inline int is_from_inside(u32 ip)
+{
+    struct subnet_key net = { .prefix = 32, .ip = ip };
+    return map_lookup(&subnets, &net) || map_lookup(&host_addrs, &ip);
+}
+
 /* A packet of IPv4 that is for this host's hardware address. */
 outlined from_uplink4(struct __sk_buff *skb)
 {
@@ -343,6 +350,8 @@ outlined from_uplink4(struct __sk_buff *skb)
         return TC_ACT_UNSPEC;
     if (!c && p.later_fragment)
         return drop(D_NO_CONNECTION);
+    if (!c && is_from_inside(p.saddr))
+        return drop(D_SPOOFED_IP);
     return to_published(skb, &p, &key, c, 0, skb->ifindex, pub);
 }
 

@@ -179,6 +179,13 @@ inline int is_expected_error6(struct __sk_buff *skb, struct packet6 *p)
     return quoted_conn6(&q, SCOPE_OUTSIDE, DIR_REPLY) != 0;
 }
 
+/* As is_from_inside. */
+inline int is_from_inside6(struct addr6 *ip)
+{
+    struct subnet6_key net = { .prefix = 128, .ip = *ip };
+    return map_lookup(&subnets6, &net) || map_lookup(&host_addrs6, &net.ip);
+}
+
 /* What comes from outside for a published port or, as the error of a router, for who has one. Nobody outside gets into a network by
  * naming an address of it, which the host would forward, unless a container asked; what belongs to a masqueraded connection
  * is addressed to the host. */
@@ -209,6 +216,8 @@ outlined from_uplink6(struct __sk_buff *skb)
         return TC_ACT_UNSPEC;
     if (!c && p.p.later_fragment)
         return drop(D_NO_CONNECTION);
+    if (!c && is_from_inside6(&p.saddr))
+        return drop(D_SPOOFED_IP);
     /* A container cannot answer to an address that is valid on another link only: to it, the gateway asks. */
     return to_published6(skb, &p, &key, c, is_link_local6(&p.saddr) ? &pub->gateway : 0, skb->ifindex, pub);
 }

@@ -269,6 +269,22 @@ fn connections_that_are_over_leave_the_table() {
 }
 
 #[test]
+fn nobody_outside_comes_to_a_published_port_with_a_containers_or_the_hosts_own_address() {
+    let (mut lab, _b) = published(Attach::Auto);
+    let mac = lab.run_in("h0", "cat /sys/class/net/eth0/address").trim().replace(':', "");
+    let (host, mut client) = ("fd500000000000000000000000000001", lab.client());
+    let mut came = |source: &str, dropped: u64| {
+        let before = lab.count(0, Reason::SpoofedIp);
+        let udp = "0fa114e9000a000068690000";
+        client.must(&format!("frame eth0 {mac}02000000000186dd60000000000c1140{source}{host}{udp}"));
+        assert_eq!(lab.count(0, Reason::SpoofedIp), before + dropped, "{source}: {}", lab.drops(0));
+    };
+    came("fd00000100000000000000000000000a", 1);
+    came(host, 1);
+    came("fd500000000000000000000000000100", 0);
+}
+
+#[test]
 fn a_port_that_moved_to_another_container_takes_its_datagrams_along() {
     let (mut lab, _b) = published(Attach::Auto);
     let mut a = lab.inside(0, "a");

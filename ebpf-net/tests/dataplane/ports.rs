@@ -3,6 +3,7 @@
 use crate::lab::{CLIENT, Lab, host_ip};
 use muster_ebpf_net::{Attach, Reason};
 use muster_model::net::{Protocol, Scope};
+use std::net::Ipv4Addr;
 
 const NET: Scope = Scope::vni(100);
 
@@ -23,6 +24,32 @@ fn published(attach: Attach) -> (Lab, Vec<crate::actor::Actor>) {
         backend
     });
     (lab, backends.into())
+}
+
+#[test]
+fn nobody_outside_comes_to_a_published_port_with_a_containers_or_the_hosts_own_address() {
+    let (mut lab, _backends) = published(Attach::Auto);
+    let mac = lab.run_in("h0", "cat /sys/class/net/eth0/address").trim().replace(':', "");
+    let (host, mut client) = (host_ip(0), lab.client());
+    let mut came = |source: Ipv4Addr, dropped: u64| {
+        let before = lab.count(0, Reason::SpoofedIp);
+        client.must(&format!("frame eth0 {mac}0200000000010800{}", datagram(source, host)));
+        assert_eq!(lab.count(0, Reason::SpoofedIp), before + dropped, "{source}: {}", lab.drops(0));
+    };
+    came(Ipv4Addr::new(10, 1, 0, 11), 1);
+    came(host, 1);
+    came(CLIENT.parse().expect("an address"), 0);
+}
+
+/// An IPv4 datagram to port 5353, as hexadecimal digits; the header's sum is right, or a bridge would not take it.
+fn datagram(source: Ipv4Addr, to: Ipv4Addr) -> String {
+    let mut bytes = vec![0x45, 0, 0, 30, 0, 0, 0, 0, 64, 17, 0, 0];
+    bytes.extend(source.octets().into_iter().chain(to.octets()));
+    let sum: u32 = bytes.chunks(2).map(|b| u32::from(u16::from_be_bytes([b[0], b[1]]))).sum();
+    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).expect("one carry at most");
+    bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+    bytes.extend([0x0f, 0xa1, 0x14, 0xe9, 0, 10, 0, 0, b'h', b'i']);
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn each_backend_sees_the_client(attach: Attach) {
