@@ -210,9 +210,20 @@ fn networks_are_joined_and_left_live_and_the_way_out_and_the_ports_follow() {
         engine.network_disconnect(&net, left).await.expect("left the bridge");
         let routes = exec(&engine, &id, "busybox ip route").await;
         assert!(routes.contains("default via 10.44.0.1 dev lan0"), "{routes}");
+        let told = plugin.calls("NetworkDriver.ProgramExternalConnectivity");
+        assert_eq!(told.len(), 1, "the ports follow");
+        assert_eq!(told[0]["Options"]["com.docker.network.portmap"][0]["HostPort"], 18080);
+        std::net::TcpListener::bind("127.0.0.1:18080").expect("the engine has let the port go");
+        // Whatever the plugin says, it is not in the container any more.
+        plugin.fail("NetworkDriver.Leave", || Reply::Silence);
         let (net, left) = leave("wired");
         engine.network_disconnect(&net, left).await.expect("left");
         assert!(!exec(&engine, &id, "busybox ip link").await.contains("lan0"));
+        assert_eq!(noted(&host), 1);
+        plugin.mend();
+        engine.network_connect("wired", connect()).await.expect("joined again: first the old endpoint goes");
+        let (net, left) = leave("wired");
+        engine.network_disconnect(&net, left).await.expect("left");
         assert_eq!((noted(&host), links("vh"), links("vc")), (0, 0, 0));
         remove(&engine, &id).await;
 
@@ -225,13 +236,18 @@ fn networks_are_joined_and_left_live_and_the_way_out_and_the_ports_follow() {
         let port = &told["Options"]["com.docker.network.portmap"][0];
         assert_eq!((&port["Proto"], &port["Port"], &port["HostPort"]), (&6.into(), &80.into(), &18081.into()));
         remove(&engine, &id).await;
-        assert_eq!(plugin.calls("NetworkDriver.RevokeExternalConnectivity").len(), 1);
+        let ended = plugin.calls("NetworkDriver.RevokeExternalConnectivity");
+        assert!(ended.iter().any(|end| end["EndpointID"] == told["EndpointID"]), "{ended:?}");
         plugin.fail("NetworkDriver.ProgramExternalConnectivity", || Reply::Raw("404 Not Found", "404 page not found"));
         let mut body = sleeping("wired");
         body.host_config.port_bindings.insert("80/tcp".into(), None);
         let id = engine.container_create(None, String::new(), body).await.expect("created").id;
         let error = engine.container_start(&id).await.expect_err("nobody publishes it");
         assert!(error.message.contains("wires"), "{error}");
+        plugin.mend();
+        plugin.fail("NetworkDriver.Join", || Reply::Json(serde_json::json!({})));
+        let error = engine.container_start(&id).await.expect_err("there is no way out");
+        assert!(error.message.contains("names no gateway"), "{error}");
         assert_eq!(noted(&host), 0);
         host.finish(engine).await;
     });
@@ -410,11 +426,14 @@ fn a_plugin_that_fails_is_quoted_and_nothing_is_half_done() {
             "addresses are free"
         );
         remove(&engine, &id).await;
-        plugin.fail("NetworkDriver.DeleteNetwork", || Reply::Fail("not yet".into()));
-        let error = engine.network_remove("x").await.expect_err("the plugin is against it");
-        assert!(error.message.contains("not yet"), "{error}");
+        // It removes the network, and its answer is lost: the second time it knows of none.
+        plugin.fail("NetworkDriver.DeleteNetwork", || Reply::Lost);
+        let error = common::within(engine.network_remove("x")).await.expect_err("no answer");
+        assert!(error.message.contains("no answer"), "{error}");
+        assert_eq!(links("br"), 0);
         plugin.mend();
-        engine.network_remove("x").await.expect("it is still there, and goes");
+        engine.network_remove("x").await.expect("it goes, whatever the plugin has against it");
+        assert_eq!(plugin.calls("NetworkDriver.DeleteNetwork").len(), 3, "the first of one that was not made");
         host.finish(engine).await;
     });
 }
@@ -429,9 +448,11 @@ fn a_plugin_that_is_away_keeps_no_container_from_stopping_and_hears_of_it_when_i
         plugin.fail("NetworkDriver.Leave", || Reply::Silence);
         common::within(engine.container_stop(&id, NOW)).await.expect("stopped");
         assert_eq!(noted(&host), 1, "the plugin did not answer");
+        assert_eq!(links("vc"), 1, "its interface is where it was before");
         drop(plugin);
         let error = common::within(engine.container_start(&id)).await.expect_err("away");
         assert!(error.message.contains("wires"), "{error}");
+        assert_eq!(noted(&host), 1, "nothing was asked for the new endpoint");
         engine.network_remove("wired").await.expect("without its plugin, which is not installed any more");
         remove(&engine, &id).await;
         assert_eq!(noted(&host), 0, "what is owed to a network that is gone is owed to nobody");
@@ -448,7 +469,7 @@ fn a_plugin_that_is_away_keeps_no_container_from_stopping_and_hears_of_it_when_i
         let last: Vec<_> = methods[methods.len() - 4..].iter().map(|m| m.rsplit('.').next().unwrap_or("")).collect();
         assert_eq!(last[..2], ["DeleteEndpoint", "CreateEndpoint"], "{methods:?}");
         remove(&engine, &id).await;
-        assert_eq!((noted(&host), links("vh")), (0, 0));
+        assert_eq!((noted(&host), links("vh")), (0, 1), "one is left of the plugin that is gone");
         host.finish(engine).await;
     });
 }
@@ -493,13 +514,38 @@ fn addresses_come_from_an_address_plugin_and_go_back_to_it() {
             assert_eq!(plugin.calls("IpamDriver.ReleaseAddress").len(), before + 3, "the gateway and the printer");
         }
         assert_eq!(plugin.calls("IpamDriver.ReleasePool").len(), 2);
+        // It hears that an address is free, and is not heard; then another container gets the address.
+        engine
+            .network_create({
+                let mut create = network("late", "bridge", "");
+                create.ipam.as_mut().expect("given").driver = "wires".into();
+                create
+            })
+            .await
+            .expect("made");
+        let fixed = || Reply::Json(serde_json::json!({"Address": "10.55.0.99/24"}));
+        plugin.fail("IpamDriver.RequestAddress", fixed);
+        let id = start(&engine, "old", sleeping("late")).await;
+        plugin.fail("IpamDriver.ReleaseAddress", || Reply::Silence);
+        remove(&engine, &id).await;
+        assert_eq!(noted(&host), 1);
+        let id = start(&engine, "new", sleeping("late")).await;
+        assert_eq!(noted(&host), 2);
+        plugin.mend();
+        let before = plugin.calls("IpamDriver.ReleaseAddress").len();
+        let other = start(&engine, "other", sleeping("late")).await;
+        assert_eq!((noted(&host), plugin.calls("IpamDriver.ReleaseAddress").len()), (2, before), "it is in use");
+        remove(&engine, &id).await;
+        remove(&engine, &other).await;
+        engine.network_remove("late").await.expect("removed");
+        let before = plugin.calls("IpamDriver.ReleasePool").len();
         // What it says does not fit.
         plugin.fail("IpamDriver.RequestAddress", || Reply::Json(serde_json::json!({"Address": "nowhere"})));
         let mut create = network("bad", "bridge", "");
         create.ipam.as_mut().expect("given").driver = "wires".into();
         let error = engine.network_create(create).await.expect_err("garbage");
         assert!(error.message.contains("nowhere"), "{error}");
-        assert_eq!(plugin.calls("IpamDriver.ReleasePool").len(), 3, "the pool went back");
+        assert_eq!(plugin.calls("IpamDriver.ReleasePool").len(), before + 1, "the pool went back");
         plugin.mend();
         // Addresses of the plugin itself.
         let mut create = network("null", "wires", "");

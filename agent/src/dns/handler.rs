@@ -75,9 +75,11 @@ fn look(names: &Names, tables: &Tables, name: &str) -> Known {
 fn look6(names: &Names, tables: &Tables, name: &str) -> Vec<Ipv6Addr> {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let known = |(scope, name): (&Scope, &str)| names.get(scope)?.names6.get(name);
-    let linked: Vec<Ipv6Addr> = tables.linked(&name).filter_map(known).flatten().copied().collect();
-    if !linked.is_empty() {
-        return linked;
+    let is_known = |(scope, name): &(&Scope, &str)| names.get(*scope).is_some_and(|t| t.names.contains_key(*name));
+    // As with IPv4, and if what is linked has no IPv6: another of the same name is somebody else.
+    let mut linked = tables.linked(&name).filter(is_known).peekable();
+    if linked.peek().is_some() {
+        return linked.filter_map(known).flatten().copied().collect();
     }
     tables.scopes.iter().filter_map(|scope| known((scope, &name))).flatten().copied().collect()
 }
@@ -218,6 +220,13 @@ mod tests {
         assert_eq!(look(&names(), &tables(vec![link("web", "db", None)]), "web"), db);
         assert_eq!(look(&names(), &tables(vec![link("store", "db", Some(Scope::vni(2)))]), "store"), db);
         assert_eq!(look(&names(), &tables(vec![link("store", "db", Some(Scope::vni(1)))]), "store"), Known::Elsewhere);
+        // What a link leads to has no IPv6: that is not asked of another of the same name.
+        let mut both = names();
+        let six: Ipv6Addr = "fd00::2".parse().expect("an address");
+        both.get_mut(&Scope::vni(1)).expect("there").names6.insert("web".into(), vec![six]);
+        assert_eq!(look6(&both, &tables(vec![]), "web"), [six]);
+        assert!(look6(&both, &tables(vec![link("web", "db", None)]), "web").is_empty());
+        assert_eq!(look6(&both, &tables(vec![link("store", "web", None)]), "store"), [six]);
         // Nobody is called so yet: others may be.
         let web = Known::Here(vec![Ipv4Addr::new(10, 0, 0, 2)]);
         assert_eq!(look(&names(), &tables(vec![link("web", "gone", None)]), "web"), web);

@@ -142,9 +142,7 @@ impl Actor {
             self.record.places.pop();
             self.shared.release_place(&self.record.id, &place).await;
             self.shared.release_attachment(&mut place);
-            // Back to what it was; the first error is the user's.
-            let _ = self.shared.sync_network(&self.record).await;
-            let _ = self.shared.follow_exit(&mut self.record).await;
+            self.restore_places().await;
             return connected;
         }
         links::joined(&self.shared, &self.record, &place).await;
@@ -181,6 +179,9 @@ impl Actor {
         };
         if let Err(e) = applied {
             self.record.places.insert(at, place);
+            if self.record.state.is_running() {
+                self.restore_places().await;
+            }
             return Err(e);
         }
         self.shared.release_place(&self.record.id, &place).await;
@@ -214,6 +215,13 @@ impl Actor {
         let last = self.record.places.len().saturating_sub(1);
         self.shared.join_place(&mut self.record, last).await?;
         self.apply_places().await
+    }
+
+    /// Back to what it was before a change of places failed, as far as it goes; the first error is the user's.
+    async fn restore_places(&mut self) {
+        let _ = self.shared.ports_follow_exit(&mut self.record);
+        let _ = self.shared.sync_network(&self.record).await;
+        let _ = self.shared.follow_exit(&mut self.record).await;
     }
 
     async fn apply_places(&mut self) -> Result<()> {

@@ -58,7 +58,9 @@ impl Shared {
                 .map_err(|e| Error::internal(format!("open the root of {}: {e}", record.id)))?;
             return Ok(View::plain(root, record, lease));
         }
-        let borrowed = self.borrow_mounts(&record).await?;
+        // To its end, also when whoever asked is gone: only what is mounted is unmounted.
+        let (shared, of) = (self.clone(), record.clone());
+        let borrowed = self.finish(async move { shared.borrow_mounts(&of).await }).await?;
         let (path, mounts) = (lease.path.clone(), borrowed.mounts.clone());
         let (root, apart) = error::blocking(move || Apart::assemble(path, mounts)).await?;
         Ok(View { root, record, _apart: Some(apart), _borrowed: Some(borrowed), _lease: lease })

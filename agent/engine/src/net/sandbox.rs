@@ -151,7 +151,7 @@ impl Shared {
             return;
         }
         let Some(got) = &place.got else { return };
-        self.end_remote(container, got).await;
+        self.end_remote(got).await;
         self.networks.give_back(&place.network_id, got.ip, got.v6.map(|(ip, _)| ip));
         let mut inner = self.networks.lock();
         if let Some(users) = inner.users.get_mut(&place.network_id) {

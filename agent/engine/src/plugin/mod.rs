@@ -114,19 +114,31 @@ impl Plugins {
         request: &serde_json::Value,
         wait: Wait,
     ) -> Result<T> {
+        Ok(self.try_call(name, method, request, wait).await?)
+    }
+
+    /// As [`Plugins::call`]; the error says whether the plugin may have heard.
+    pub async fn try_call<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        method: &str,
+        request: &serde_json::Value,
+        wait: Wait,
+    ) -> std::result::Result<T, Unanswered> {
         let patience = match wait {
             Wait::Long => self.patience,
             Wait::Short => self.patience / 3,
         };
         let what = method.split('.').next().unwrap_or_default();
-        let plugin = self.find(name, what).await?;
+        // Without having found it, nobody was asked.
+        let plugin = self.find(name, what).await.map_err(Unanswered::Away)?;
         match ask(&plugin.address, name, method, request, patience).await {
             Err(Unanswered::Away(_)) => {
                 self.forget(name);
-                let plugin = self.find(name, what).await?;
-                Ok(ask(&plugin.address, name, method, request, patience).await?)
+                let plugin = self.find(name, what).await.map_err(Unanswered::Away)?;
+                ask(&plugin.address, name, method, request, patience).await
             }
-            answered => Ok(answered?),
+            answered => answered,
         }
     }
 
@@ -171,8 +183,9 @@ impl Plugin {
 }
 
 /// Why a call has no answer.
-enum Unanswered {
-    /// Nobody listens at the address.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// There is no such plugin, or nobody listens at its address.
     Away(Error),
     Failed(Error),
 }

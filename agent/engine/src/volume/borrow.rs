@@ -22,8 +22,8 @@ pub(crate) struct Borrowed {
     use_of: String,
     /// In the order in which they are to be mounted; without those that live in memory while a container runs.
     pub mounts: Vec<Mounted>,
-    /// The volumes that were mounted so far, as indices into the record's mounts.
-    volumes: Vec<usize>,
+    /// The volumes that were asked for so far, as indices into the record's mounts, and whether they are there.
+    volumes: Vec<(usize, bool)>,
 }
 
 impl Shared {
@@ -39,8 +39,10 @@ impl Shared {
             let mut mount = mount.clone();
             match mount.kind.as_str() {
                 "volume" => {
+                    // Before it is asked for: it may be mounted in spite of an error.
+                    borrowed.volumes.push((index, false));
                     mount.source = self.volumes.mount_for(&mount.volume, &borrowed.use_at(index)).await?;
-                    borrowed.volumes.push(index);
+                    borrowed.volumes.last_mut().into_iter().for_each(|(_, mounted)| *mounted = true);
                     self.volume_event(record, index, "mount");
                 }
                 // Goes with the root that was lent for the copy.
@@ -78,15 +80,18 @@ impl Borrowed {
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
-        let uses: Vec<_> = self.volumes.iter().map(|index| (*index, self.use_at(*index))).collect();
+        let uses: Vec<_> =
+            self.volumes.iter().map(|(index, mounted)| (*index, *mounted, self.use_at(*index))).collect();
         if uses.is_empty() || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
         let (shared, record) = (self.shared.clone(), self.record.clone());
         self.shared.spawn("volumes of a copy", async move {
-            for (index, user) in uses {
+            for (index, mounted, user) in uses {
                 shared.volumes.give_back(&record.mounts[index].volume, &user).await;
-                shared.volume_event(&record, index, "unmount");
+                if mounted {
+                    shared.volume_event(&record, index, "unmount");
+                }
             }
         });
     }

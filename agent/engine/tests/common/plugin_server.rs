@@ -21,6 +21,8 @@ pub enum Reply {
     Raw(&'static str, &'static str),
     /// Nothing, with the connection left open.
     Silence,
+    /// As [`Reply::Silence`], and what was asked is done all the same.
+    Lost,
 }
 
 /// Every call: method and body.
@@ -53,7 +55,7 @@ impl Server {
                         answer(&stream, "500 Internal Server Error", &json!({ "Err": text }).to_string())
                     }
                     Reply::Raw(status, body) => answer(&stream, status, body),
-                    Reply::Silence => silent.push(stream),
+                    Reply::Silence | Reply::Lost => silent.push(stream),
                 }
             }
         });

@@ -3,7 +3,7 @@
 use super::NETWORK_DRIVER;
 use crate::{
     net::publish::Wanted,
-    plugin::{Plugins, Wait},
+    plugin::{Plugins, Unanswered, Wait},
 };
 use muster_calls::{Error, Kind, Result};
 use muster_model::net::{Mac, Protocol};
@@ -179,7 +179,7 @@ impl<'a> Driver<'a> {
         self.ask::<Nothing>("DeleteNetwork", json!({ "NetworkID": id }), Wait::Short).await.map(drop)
     }
 
-    /// Has an endpoint made with `given`; answers with what the plugin gave besides.
+    /// Has an endpoint made with `given`; answers with what the plugin gave besides. `asked` is set when it may have heard.
     ///
     /// # Errors
     /// Also when the plugin changes what it was given.
@@ -188,6 +188,7 @@ impl<'a> Driver<'a> {
         of: &Endpoint<'_>,
         given: &Interface,
         options: Map<String, Value>,
+        asked: &mut bool,
     ) -> Result<Interface> {
         const METHOD: &str = "CreateEndpoint";
         let text = |cidr: Option<String>| cidr.unwrap_or_default();
@@ -199,7 +200,10 @@ impl<'a> Driver<'a> {
         let mut request = of.request();
         request["Interface"] = interface;
         request["Options"] = options.into();
-        let created: Created = self.ask(METHOD, request, Wait::Long).await?;
+        let method = format!("{NETWORK_DRIVER}.{METHOD}");
+        let answered = self.plugins.try_call(self.name, &method, &request, Wait::Long).await;
+        *asked = !matches!(answered, Err(Unanswered::Away(_)));
+        let created: Created = answered?;
         let told = created.interface.unwrap_or_default();
         let read = Interface {
             ip: optional(&told.address, cidr).map_err(|e| self.bad(METHOD, &e))?,

@@ -44,11 +44,17 @@ impl Shared {
         self.networks.enter_user(network, &record.id)?;
         place.network_id.clone_from(&network.id);
         let mut got = Got { endpoint_id: entry.endpoint.clone(), ifname, ..Got::default() };
+        let mut asked = false;
         let taken = match self.ledger.note(&entry).await {
-            Ok(()) => self.fill_endpoint(record, place, network, &mut entry, &mut got).await,
+            Ok(()) => self.fill_endpoint(record, place, network, (&mut entry, &mut asked), &mut got).await,
             Err(e) => Err(e),
         };
         if let Err(e) = taken {
+            if entry.created && !asked {
+                // The plugin is away, and is owed nothing for it.
+                entry.created = false;
+                let _ = self.ledger.note(&entry).await; // An older note says more than is so, and does no harm.
+            }
             let taken = Place { got: Some(got), ..place.clone() };
             self.release_place(&record.id, &taken).await;
             return Err(e);
@@ -61,7 +67,7 @@ impl Shared {
         record: &Record,
         place: &Place,
         network: &NetworkRecord,
-        entry: &mut Entry,
+        (entry, asked): (&mut Entry, &mut bool),
         got: &mut Got,
     ) -> Result<()> {
         let mut given = Interface { mac: place.wanted_mac, ..Interface::default() };
@@ -81,7 +87,7 @@ impl Shared {
             let of = Endpoint { network: &network.id, id: &entry.endpoint };
             let mut options = ports(record)?;
             options.extend(place.driver_opts.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))));
-            given = driver.create_endpoint(&of, &given, options).await?;
+            given = driver.create_endpoint(&of, &given, options, asked).await?;
         }
         let (ip, prefix) = given.ip.ok_or_else(|| {
             Error::internal(format!(

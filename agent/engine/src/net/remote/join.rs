@@ -39,8 +39,26 @@ impl Shared {
         for n in 0..record.places.len() {
             self.join_place(record, n).await?;
         }
+        self.check_way_out(record)?;
         self.ports_follow_exit(record)?;
         self.follow_exit(record).await
+    }
+
+    /// Ports are published on the way out: without one they would be on no host at all.
+    fn check_way_out(&self, record: &Record) -> Result<()> {
+        if self.exit_place(record).is_some()
+            || publish::wanted(&record.config, &record.host, Ipv4Addr::UNSPECIFIED)?.is_empty()
+        {
+            return Ok(());
+        }
+        let networks = record.places.iter().filter(|p| self.is_remote(p));
+        let open = networks.filter_map(|p| self.networks.find(&p.network_id).ok()).find(|n| !n.internal);
+        open.map_or(Ok(()), |network| {
+            Err(Error::unimplemented(format!(
+                "published ports on network {}, for which plugin {} names no gateway",
+                network.name, network.driver
+            )))
+        })
     }
 
     /// Joins one place, if it is a plugin's and has not joined.
@@ -73,7 +91,15 @@ impl Shared {
                 ip6: got.v6.map(|(ip, net)| (ip, net.subnet.prefix())),
                 routes: told.routes,
             };
-            mac = Some(wire::put_in(plan).await?);
+            entry.interface = Some((got.ifname.clone(), told.source.clone()));
+            self.ledger.note(&entry).await?;
+            let put = wire::put_in(plan).await;
+            if put.is_err() {
+                // It is not in there; something else of this name may be.
+                entry.interface = None;
+                self.ledger.note(&entry).await?;
+            }
+            mac = Some(put?);
         }
         got.mac = mac.unwrap_or(NO_MAC);
         got.gateway = told.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -90,7 +116,11 @@ impl Shared {
     pub(crate) fn ports_follow_exit(&self, record: &mut Record) -> Result<()> {
         let exit = self.exit_place(record);
         match exit {
-            Some(n) if self.is_remote(&record.places[n]) => Ok(()),
+            Some(n) if self.is_remote(&record.places[n]) => {
+                self.ports.release(&record.id);
+                record.ports.clear();
+                Ok(())
+            }
             _ if !record.ports.is_empty() => Ok(()),
             _ => self.take_ports(record),
         }

@@ -28,6 +28,8 @@ pub(crate) struct Entry {
     pub created: bool,
     /// It was asked to have it joined.
     pub joined: bool,
+    /// The interface that was put into the container: its name there, and on the host.
+    pub interface: Option<(String, String)>,
     /// It was asked to publish ports.
     pub programmed: bool,
     pub ipam_driver: String,
@@ -100,6 +102,12 @@ impl Ledger {
     /// An endpoint as it was noted last.
     pub fn get(&self, endpoint: &str) -> Option<Entry> {
         self.lock().entries.get(endpoint).cloned()
+    }
+
+    /// Whether somebody has another endpoint in hand that fits.
+    pub fn has_another(&self, endpoint: &str, fits: impl Fn(&Entry) -> bool) -> bool {
+        let inner = self.lock();
+        inner.entries.values().any(|e| e.endpoint != endpoint && inner.held.contains(&e.endpoint) && fits(e))
     }
 
     /// A container has this endpoint: it was made before the daemon was started.

@@ -92,10 +92,11 @@ impl Shared {
         entered
     }
 
-    /// Removes a network: one of a plugin only with its consent, or when the plugin is not installed any more.
+    /// Removes a network: one of a plugin when that has answered, or is not installed any more.
     ///
     /// # Errors
-    /// `Forbidden`, in Docker's words, when somebody is on it; what the plugin says, and then the network stays.
+    /// `Forbidden`, in Docker's words, when somebody is on it; `Unavailable` when the plugin does not answer, and then the
+    /// network stays.
     pub(in crate::net) async fn remove_network(&self, network: &Arc<NetworkRecord>) -> Result<()> {
         if !network.is_remote() && !is_address_plugin(&network.ipam_driver) {
             return self.networks.remove(network).await;
@@ -126,7 +127,8 @@ impl Shared {
         if !network.is_remote() {
             return Ok(());
         }
-        match Driver::new(&self.plugins, &network.driver).delete_network(&network.id).await {
+        // As dockerd: what a plugin says against it is logged. It may be that it has heard before.
+        match heard(Driver::new(&self.plugins, &network.driver).delete_network(&network.id).await) {
             Err(e) if e.kind == Kind::NotFound => {
                 tracing::warn!(network = %network.name, driver = %network.driver, "removed without its plugin, which is gone");
                 Ok(())

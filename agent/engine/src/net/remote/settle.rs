@@ -62,35 +62,63 @@ impl Shared {
             let plugins = (entry.driver.clone(), entry.ipam_driver.clone());
             if silent.contains(&plugins) {
                 self.ledger.owe(&entry.endpoint);
-            } else if !self.end(entry, None).await {
+            } else if !self.end(entry).await {
                 silent.push(plugins);
             }
         }
     }
 
     /// Ends the endpoint that a place has got, if plugins have a part in it.
-    pub(in crate::net) async fn end_remote(&self, container: &str, got: &Got) {
+    pub(in crate::net) async fn end_remote(&self, got: &Got) {
         if let Some(entry) = self.ledger.get(&got.endpoint_id) {
-            self.end(entry, Some((container, got))).await;
+            self.end(entry).await;
         }
     }
 
     /// False: it is still owed.
-    async fn end(&self, entry: Entry, of: Option<(&str, &Got)>) -> bool {
-        match self.try_end(&entry, of).await {
-            Ok(()) => {
-                self.ledger.strike(&entry.endpoint).await;
-                true
-            }
-            Err(error) => {
-                tracing::warn!(endpoint = %entry.endpoint, %error, "a plugin is owed the end of an endpoint");
-                self.ledger.owe(&entry.endpoint);
-                false
-            }
+    async fn end(&self, mut entry: Entry) -> bool {
+        let before = entry.clone();
+        let Err(error) = self.try_end(&mut entry).await else {
+            self.ledger.strike(&entry.endpoint).await;
+            return true;
+        };
+        tracing::warn!(endpoint = %entry.endpoint, %error, "a plugin is owed the end of an endpoint");
+        // What was done is not done again, unless its network is gone meanwhile, and the note with it.
+        if entry != before
+            && self.ledger.get(&entry.endpoint).is_some()
+            && let Err(error) = self.ledger.note(&entry).await
+        {
+            tracing::warn!(endpoint = %entry.endpoint, %error, "the note of an endpoint is an old one");
         }
+        self.ledger.owe(&entry.endpoint);
+        false
     }
 
-    async fn try_end(&self, entry: &Entry, interface: Option<(&str, &Got)>) -> Result<()> {
+    /// Takes out of `entry` what need not be done again.
+    async fn try_end(&self, entry: &mut Entry) -> Result<()> {
+        let left = self.leave(entry).await;
+        // Whatever the plugin says: the engine's addresses are others' next.
+        if self.take_interface_out(entry).await {
+            entry.interface = None;
+        }
+        left?;
+        if entry.created {
+            let of = Endpoint { network: &entry.network, id: &entry.endpoint };
+            heard(Driver::new(&self.plugins, &entry.driver).delete_endpoint(&of).await)?;
+        }
+        let pools = Pools::new(&self.plugins, &entry.ipam_driver);
+        while let Some((pool, ip)) = entry.addresses.last() {
+            // The plugin may have heard of it before, and have given the address to somebody else since.
+            let same = |e: &Entry| e.ipam_driver == entry.ipam_driver && e.addresses.contains(&(pool.clone(), *ip));
+            if !self.ledger.has_another(&entry.endpoint, same) {
+                heard(pools.give_back(pool, *ip).await)?;
+            }
+            entry.addresses.pop();
+        }
+        Ok(())
+    }
+
+    async fn leave(&self, entry: &Entry) -> Result<()> {
         let driver = Driver::new(&self.plugins, &entry.driver);
         let of = Endpoint { network: &entry.network, id: &entry.endpoint };
         if entry.programmed {
@@ -99,23 +127,22 @@ impl Shared {
         if entry.joined {
             heard(driver.leave(&of).await)?;
         }
-        if let Some((container, got)) = interface
-            && let Some(joined) = got.joined.as_ref().filter(|j| !j.source.is_empty())
-        {
-            let out = wire::take_out(self.netns(container), got.ifname.clone(), joined.source.clone()).await;
-            if let Err(error) = out {
-                // It goes with the namespace.
-                tracing::debug!(container.id = %container, %error, "an interface was not moved back");
-            }
-        }
-        if entry.created {
-            heard(driver.delete_endpoint(&of).await)?;
-        }
-        let pools = Pools::new(&self.plugins, &entry.ipam_driver);
-        for (pool, ip) in &entry.addresses {
-            heard(pools.give_back(pool, *ip).await)?;
-        }
         Ok(())
+    }
+
+    /// False: it is still in there, as far as is known.
+    async fn take_interface_out(&self, entry: &Entry) -> bool {
+        let Some((name, source)) = &entry.interface else { return true };
+        // The container may have run anew since, with another interface of this name.
+        let same = |e: &Entry| e.container == entry.container && e.interface.as_ref().is_some_and(|(n, _)| n == name);
+        if self.ledger.has_another(&entry.endpoint, same) {
+            return true;
+        }
+        let out = wire::take_out(self.netns(&entry.container), name.clone(), source.clone()).await;
+        out.inspect_err(|error| {
+            tracing::warn!(container.id = %entry.container, %error, "an interface of a plugin was not moved back");
+        })
+        .is_ok()
     }
 
     /// A network that was half-made or half-removed goes; one whose plugin does not answer is kept for the next start.
