@@ -3,12 +3,14 @@
 
 use crate::SealKey;
 use muster_calls::{Error, Result};
+use muster_controller_core::Call;
 use muster_model::{
     ClusterId,
     assignment::{Assignment, AssignmentUpdate},
     cluster::{Service, Task},
     spec::{AuthForm, RegistryAuth, ServiceSpec, TaskSpec},
 };
+use muster_state::State;
 use std::sync::Arc;
 
 /// What seals and opens them.
@@ -43,6 +45,31 @@ impl Sealer {
         };
         spec.task.container.registry_auth = sealed;
         Ok(())
+    }
+
+    /// The calls that seal what an earlier build kept unsealed, in services and in their tasks.
+    ///
+    /// # Errors
+    /// `Internal` when something cannot be sealed.
+    pub(crate) fn unsealed(&self, state: &State) -> Result<Vec<Call>> {
+        let mut calls = Vec::new();
+        for service in state.services() {
+            let previous = service.previous_spec.iter().map(|p| &p.task);
+            let tasks = state.tasks_of_service(service.id).map(|t| &*t.spec);
+            let mut seals: Vec<(RegistryAuth, RegistryAuth)> = Vec::new();
+            for spec in tasks.chain(previous).chain([&service.spec.task]) {
+                if let Some(kept) = &spec.container.registry_auth
+                    && let AuthForm::Given(plain) = kept.form()
+                    && !seals.iter().any(|(from, _)| from == kept)
+                {
+                    seals.push((kept.clone(), self.seal(plain)?));
+                }
+            }
+            if !seals.is_empty() {
+                calls.push(Call::SealCredentials { service: service.id, seals });
+            }
+        }
+        Ok(calls)
     }
 
     /// The same credentials keep their seal: a service whose spec did not change replaces no task.
@@ -226,6 +253,28 @@ mod tests {
         let kept = sealed(&sealer, RegistryAuth::own(), Some(&old)).expect("sealed").expect("there");
         assert!(matches!(kept.form(), AuthForm::Sealed(_)));
         assert_eq!(sealer.open(&kept).as_deref(), Some(PLAIN));
+    }
+
+    #[test]
+    fn a_leader_seals_each_text_that_an_older_version_kept_once() {
+        use muster_state::{Change, Entry, Group};
+        let sealer = sealer();
+        let given = RegistryAuth::given(PLAIN).expect("base64");
+        let apply = |service: Service| {
+            let group = Group { changes: vec![Change::put(service)], ..Group::default() };
+            let mut state = State::default();
+            state.apply(1, &Entry { groups: vec![group], ..Entry::default() }).expect("applied");
+            sealer.unsealed(&state).expect("sealed")
+        };
+        let mut old = service(Some(given.clone()));
+        old.previous_spec = Some(Arc::new(old.spec.clone()));
+        let calls = apply(old);
+        let [Call::SealCredentials { service: _, seals }] = &calls[..] else { panic!("{calls:?}") };
+        let [(from, to)] = &seals[..] else { panic!("{seals:?}") };
+        assert_eq!((from, sealer.open(to).as_deref()), (&given, Some(PLAIN)));
+        assert!(matches!(to.form(), AuthForm::Sealed(_)));
+        assert_eq!(apply(service(Some(to.clone()))), []);
+        assert_eq!(apply(service(None)), []);
     }
 
     #[test]

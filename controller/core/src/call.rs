@@ -4,7 +4,7 @@ use muster_model::{
     AttachmentId, ClusterId, NetworkId, NodeId, ServiceId,
     cluster::{AttachRequest, ClusterSpec, NodeDescription, Version},
     net::Subnet,
-    spec::{Availability, Invalid, Labels, NetworkSpec, NodeSpec, Role, ServiceSpec},
+    spec::{Availability, Invalid, Labels, NetworkSpec, NodeSpec, RegistryAuth, Role, ServiceSpec},
 };
 use muster_state::{FindError, Key};
 use std::net::SocketAddr;
@@ -64,6 +64,12 @@ pub enum Call {
     },
     ServiceRemove {
         name: String,
+    },
+    /// Registry credentials that an earlier build kept as a client gave them are kept sealed from now on. `seals`: each of the
+    /// service's with what takes its place. Repeating it changes nothing.
+    SealCredentials {
+        service: ServiceId,
+        seals: Vec<(RegistryAuth, RegistryAuth)>,
     },
     NetworkCreate {
         spec: NetworkSpec,

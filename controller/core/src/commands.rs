@@ -4,7 +4,7 @@
 //! function decides again.
 
 use crate::{
-    Call, CallError, NewCluster, Registration, Reply,
+    Call, CallError, NewCluster, Registration, Reply, credentials,
     members::Members,
     pending::{Answer, Decision},
 };
@@ -55,6 +55,7 @@ pub(crate) fn decide(view: &View<'_>, ids: &mut IdSource, call: &Call) -> Result
         Call::ServiceUpdate { id, version, spec } => service_update(view, *id, *version, spec),
         Call::ServiceRollback { id, version } => service_rollback(view, *id, *version),
         Call::ServiceRemove { name } => service_remove(state, name),
+        Call::SealCredentials { service, seals } => Ok(credentials::seal(state, *service, seals)),
         Call::NetworkCreate { spec } => network_create(state, ids, spec),
         Call::NetworkRemove { name } => network_remove(state, name),
         Call::Attach { node, request } => attach(state, *node, request),

@@ -24,6 +24,7 @@
 mod assign;
 mod call;
 mod commands;
+mod credentials;
 mod effect;
 mod input;
 mod leader;

@@ -7,7 +7,7 @@ use muster_controller_core::{Call, CallError, Reply, service_status};
 use muster_model::{
     assignment::{Assignment, AssignmentKey},
     cluster::{TaskState, UpdateState},
-    spec::{FailureAction, Mode, NetworkAttachment, Platform, UpdateOrder},
+    spec::{FailureAction, Mode, NetworkAttachment, Platform, RegistryAuth, UpdateOrder},
 };
 use std::time::Duration;
 
@@ -220,6 +220,39 @@ fn a_service_can_be_rolled_back_by_hand() {
         .map(|t| t.spec.container.image.clone())
         .collect();
     assert_eq!(images, ["busybox", "busybox"]);
+}
+
+#[test]
+fn credentials_of_an_earlier_build_are_sealed_everywhere_and_no_task_is_replaced() {
+    let given = RegistryAuth::given("e30=").expect("base64");
+    let mut c = Cluster::new(1);
+    let mut spec = service("web", 2);
+    spec.task.container.registry_auth = Some(given.clone());
+    let web = c.create(spec.clone());
+    c.settle();
+    spec.labels.insert("a".into(), "b".into());
+    c.ok(Call::ServiceUpdate { id: web, version: c.service_version(web), spec: Box::new(spec) });
+    c.settle();
+    let before: Vec<_> = c.state().tasks_of_service(web).map(|t| (t.id, t.desired)).collect();
+
+    let sealed = RegistryAuth::sealed("00ff");
+    let call = Call::SealCredentials { service: web, seals: vec![(given, sealed.clone())] };
+    c.ok(call.clone());
+    for _ in 0..20 {
+        c.run_agents();
+        c.pass(SECOND);
+    }
+    let after: Vec<_> = c.state().tasks_of_service(web).map(|t| (t.id, t.desired)).collect();
+    assert_eq!(after, before);
+    let kept = c.state().service(web).expect("there");
+    let previous = kept.previous_spec.as_ref().expect("updated");
+    let tasks = c.state().tasks_of_service(web).map(|t| &*t.spec);
+    for spec in tasks.chain([&kept.spec.task, &previous.task]) {
+        assert_eq!(spec.container.registry_auth.as_ref(), Some(&sealed));
+    }
+    let version = c.service_version(web);
+    c.ok(call);
+    assert_eq!(c.service_version(web), version, "it was changed already");
 }
 
 #[test]

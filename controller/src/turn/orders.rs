@@ -87,7 +87,22 @@ impl Turn {
             info!(term, "this manager leads");
             self.tell_progress();
             self.input(Input::Leading { term });
+            self.seal_credentials();
             self.tell_progress();
+        }
+    }
+
+    /// What an earlier build kept unsealed is sealed by the first leader that can. One that fails leaves it to the next.
+    fn seal_credentials(&mut self) {
+        match self.sealer.unsealed(self.manager.state()) {
+            Ok(calls) => {
+                for call in calls {
+                    info!("registry credentials of an earlier build are sealed");
+                    let token = self.token();
+                    self.input(Input::Call { token, call: Box::new(call), trace_parent: None });
+                }
+            }
+            Err(error) => tracing::error!(%error, "registry credentials of an earlier build stay unsealed"),
         }
     }
 

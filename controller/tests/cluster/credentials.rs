@@ -88,4 +88,11 @@ async fn credentials_reach_their_node_and_rest_sealed_through_a_leaders_death_an
     let leads = leader_of(&hosts).await;
     let mut agent = Agent::open(&worker, &hosts[leads]).await.expect("opened");
     knows(&mut agent, 2).await;
+
+    // The log no longer begins at its beginning: who joins now is told by a snapshot.
+    let late = Host::join_manager("late", &hosts[leads], small_storage()).await;
+    late.wait("the service", |p| p.state.find_service("web").is_ok()).await;
+    late.crash().await;
+    assert!(holding(late.data_dir(), GIVEN).is_empty());
+    assert!(!holding(late.data_dir(), "muster:sealed:").is_empty());
 }
