@@ -428,7 +428,13 @@ fn a_plugin_that_fails_is_quoted_and_nothing_is_half_done() {
         remove(&engine, &id).await;
         // It removes the network, and its answer is lost: the second time it knows of none.
         plugin.fail("NetworkDriver.DeleteNetwork", || Reply::Lost);
-        let error = common::within(engine.network_remove("x")).await.expect_err("no answer");
+        let meanwhile = async {
+            until("it is asked", || async { plugin.calls("NetworkDriver.DeleteNetwork").len() == 2 }).await;
+            engine.network_create(network("x", "wires", "10.44.0.0/24")).await
+        };
+        let (removed, made) = common::within(async { tokio::join!(engine.network_remove("x"), meanwhile) }).await;
+        assert_eq!(made.expect_err("it may come back").kind, Kind::Conflict);
+        let error = removed.expect_err("no answer");
         assert!(error.message.contains("no answer"), "{error}");
         assert_eq!(links("br"), 0);
         plugin.mend();
@@ -547,6 +553,21 @@ fn addresses_come_from_an_address_plugin_and_go_back_to_it() {
         assert!(error.message.contains("nowhere"), "{error}");
         assert_eq!(plugin.calls("IpamDriver.ReleasePool").len(), before + 1, "the pool went back");
         plugin.mend();
+        // What it does not hear is kept, and it is asked again.
+        let records = || fs::read_dir(host.dir.join("data/networks")).expect("folder").count();
+        let (pools, kept) = (plugin.calls("IpamDriver.ReleasePool").len(), records());
+        plugin.fail("IpamDriver.RequestAddress", || Reply::Silence);
+        plugin.fail("IpamDriver.ReleasePool", || Reply::Silence);
+        let mut create = network("bad", "bridge", "");
+        create.ipam.as_mut().expect("given").driver = "wires".into();
+        common::within(engine.network_create(create)).await.expect_err("no answer");
+        assert_eq!((plugin.calls("IpamDriver.ReleasePool").len(), records()), (pools + 1, kept + 1));
+        plugin.mend();
+        engine.shutdown().await;
+        drop(engine);
+        let engine = open(&host).await;
+        until("its record is gone", || async { records() == kept }).await;
+        assert_eq!(plugin.calls("IpamDriver.ReleasePool").len(), pools + 2);
         // Addresses of the plugin itself.
         let mut create = network("null", "wires", "");
         create.ipam.as_mut().expect("given").driver = "null".into();

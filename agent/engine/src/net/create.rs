@@ -81,13 +81,16 @@ impl Networks {
         Ok(record)
     }
 
-    /// Checks what an address plugin gave to a network of the engine's own: it must not overlap another.
-    pub(super) fn check_leased(&self, record: &NetworkRecord) -> Result<()> {
-        if record.is_remote() {
-            return Ok(());
+    /// Holds what an address plugin gave to a network that is being made; to one of the engine's own it must not overlap
+    /// another.
+    pub(super) fn hold_leased(&self, record: &NetworkRecord) -> Result<()> {
+        let _making = self.making.lock().unwrap_or_else(|e| e.into_inner());
+        if !record.is_remote() {
+            record.subnet.map_or(Ok(()), |s| self.check_overlap(s).map(drop))?;
+            record.subnet6.map_or(Ok(()), |s| self.check_overlap6(s).map(drop))?;
         }
-        record.subnet.map_or(Ok(()), |s| self.check_overlap(s).map(drop))?;
-        record.subnet6.map_or(Ok(()), |s| self.check_overlap6(s).map(drop))
+        self.lock().pending.insert(record.id.clone(), Arc::new(record.clone()));
+        Ok(())
     }
 
     fn choose_addresses6(&self, record: &mut NetworkRecord, config: IpamConfig) -> Result<()> {

@@ -123,8 +123,8 @@ pub(super) struct Inner {
     pub ipam: Ipam,
     /// Containers with an interface on a network, by network id.
     pub users: BTreeMap<String, BTreeSet<String>>,
-    /// Being made by plugins: they hold a name and subnets, and nobody sees them.
-    pending: BTreeMap<String, Arc<NetworkRecord>>,
+    /// Being made or removed by plugins: they hold a name and subnets, and nobody sees them.
+    pub pending: BTreeMap<String, Arc<NetworkRecord>>,
     /// Left half-made or half-removed by the daemon before.
     unsettled: Vec<NetworkRecord>,
     next_scope: u32,
@@ -351,13 +351,14 @@ impl Networks {
     pub async fn remove(&self, network: &NetworkRecord) -> Result<()> {
         self.take_out(network)?;
         let removed = self.erase(&network.id).await;
+        self.abandon(&network.id);
         if removed.is_err() {
             self.lock().by_id.insert(network.id.clone(), Arc::new(network.clone()));
         }
         removed
     }
 
-    /// Takes a network that nobody is on out of sight.
+    /// Takes a network that nobody is on out of sight; its name and subnets are held until it is erased, settled or abandoned.
     ///
     /// # Errors
     /// `Forbidden`, in Docker's words; `NotFound` when somebody else has just done so.
@@ -373,7 +374,9 @@ impl Networks {
             )));
         }
         let there = inner.by_id.remove(&network.id);
-        there.map(drop).ok_or_else(|| Error::not_found(format!("network {} not found", network.name)))
+        let there = there.ok_or_else(|| Error::not_found(format!("network {} not found", network.name)))?;
+        inner.pending.insert(there.id.clone(), there);
+        Ok(())
     }
 
     /// Removes the record of a network that is out of sight.

@@ -49,7 +49,7 @@ impl Shared {
         made
     }
 
-    async fn make_reserved(&self, record: &mut NetworkRecord, ipam: Ipam) -> Result<Arc<NetworkRecord>> {
+    async fn make_reserved(self: &Arc<Self>, record: &mut NetworkRecord, ipam: Ipam) -> Result<Arc<NetworkRecord>> {
         if !is_address_plugin(&record.ipam_driver) {
             return self.make_at_plugin(record).await;
         }
@@ -57,20 +57,44 @@ impl Shared {
         let pools = Pools::new(&self.plugins, &driver);
         let (four, six) = configs(ipam)?;
         let six = if record.enable_ipv6 { Some(six.unwrap_or_default()) } else { None };
-        pools.lease(record, &four, six.as_ref()).await?;
-        let made = match self.networks.check_leased(record) {
-            Ok(()) => self.make_at_plugin(record).await,
+        let leased = match pools.lease(&self.networks, record, &four, six.as_ref()).await {
+            Ok(()) => self.hold_leased(record).await,
             Err(e) => Err(e),
         };
-        if made.is_err() {
-            pools.end_leases(record).await;
+        if let Err(e) = leased {
+            self.end_record(record).await;
+            return Err(e);
         }
-        made
+        self.make_at_plugin(record).await
+    }
+
+    async fn hold_leased(self: &Arc<Self>, record: &NetworkRecord) -> Result<()> {
+        let (shared, record) = (self.clone(), record.clone());
+        error::blocking(move || shared.networks.hold_leased(&record)).await
+    }
+
+    /// Gives back what a network that no plugin has any more leased, and erases its record; one whose address plugin does not
+    /// answer is kept for the next start of the daemon. True: it is gone.
+    pub(super) async fn end_record(&self, record: &mut NetworkRecord) -> bool {
+        let (before, driver) = (record.clone(), record.ipam_driver.clone());
+        let ended = match Pools::new(&self.plugins, &driver).end_leases(record).await {
+            Ok(()) => self.networks.erase(&record.id).await,
+            Err(e) if *record == before => Err(e),
+            Err(e) => self.networks.write(record).await.and(Err(e)),
+        };
+        ended
+            .inspect_err(|error| {
+                tracing::warn!(network = %record.name, %error, "the record of a network that is gone stays");
+            })
+            .is_ok()
     }
 
     async fn make_at_plugin(&self, record: &mut NetworkRecord) -> Result<Arc<NetworkRecord>> {
         record.unsettled = true;
-        self.networks.write(record).await?;
+        if let Err(e) = self.networks.write(record).await {
+            self.end_record(record).await;
+            return Err(e);
+        }
         if record.is_remote() {
             let driver = Driver::new(&self.plugins, &record.driver);
             let (four, six) = pool_data(record);
@@ -78,7 +102,7 @@ impl Shared {
                 // It may have been made in spite of that.
                 let lost = e.kind == Kind::Unavailable && heard(driver.delete_network(&record.id).await).is_err();
                 if !lost {
-                    self.networks.erase(&record.id).await?;
+                    self.end_record(record).await;
                 }
                 return Err(e);
             }
@@ -86,7 +110,7 @@ impl Shared {
         record.unsettled = false;
         let entered = self.networks.settle(record.clone()).await;
         if entered.is_err() && record.is_remote() {
-            // The record on the disk says that it is to go.
+            // The record on the disk says that it is to go, and its leases with it.
             let _ = Driver::new(&self.plugins, &record.driver).delete_network(&record.id).await;
         }
         entered
@@ -116,8 +140,8 @@ impl Shared {
             let _ = self.networks.settle((**network).clone()).await;
             return Err(e);
         }
-        Pools::new(&self.plugins, &network.ipam_driver).end_leases(&mut going).await;
-        self.networks.erase(&network.id).await?;
+        self.end_record(&mut going).await;
+        self.networks.abandon(&network.id);
         self.ledger.strike_network(&network.id).await;
         Ok(())
     }

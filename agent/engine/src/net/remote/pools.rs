@@ -3,9 +3,10 @@
 use super::{
     IPAM_DRIVER, Pool,
     driver::{Cidr, MAC_ADDRESS, cidr},
+    settle::heard,
 };
 use crate::{
-    net::NetworkRecord,
+    net::{NetworkRecord, Networks},
     plugin::{Plugins, Wait},
 };
 use muster_calls::{Error, Kind, Result};
@@ -78,11 +79,18 @@ impl<'a> Pools<'a> {
         Error::internal(format!("plugin {}: {IPAM_DRIVER}.{method}: {what}", self.name))
     }
 
-    /// Leases the pools of a new network and notes them in its record. After an error none is leased.
+    /// Leases the pools of a new network and notes them in its record, on the disk too as soon as one is had. After an error
+    /// the record says which are leased all the same.
     ///
     /// # Errors
     /// `NotFound`, in Docker's words, when there is no such plugin; what it says.
-    pub async fn lease(&self, record: &mut NetworkRecord, four: &IpamConfig, six: Option<&IpamConfig>) -> Result<()> {
+    pub async fn lease(
+        &self,
+        networks: &Networks,
+        record: &mut NetworkRecord,
+        four: &IpamConfig,
+        six: Option<&IpamConfig>,
+    ) -> Result<()> {
         let name = self.name;
         self.plugins.find(name, IPAM_DRIVER).await.map(drop).map_err(|e| match e.kind {
             Kind::NotFound | Kind::Invalid => {
@@ -91,22 +99,12 @@ impl<'a> Pools<'a> {
             _ => e,
         })?;
         let spaces: Spaces = self.ask("GetDefaultAddressSpaces", json!({}), Wait::Long).await?;
-        let leased = self.lease_both(record, &spaces.local, four, six).await;
-        if leased.is_err() {
-            self.end_leases(record).await;
-        }
-        leased
-    }
-
-    async fn lease_both(
-        &self,
-        record: &mut NetworkRecord,
-        space: &str,
-        four: &IpamConfig,
-        six: Option<&IpamConfig>,
-    ) -> Result<()> {
-        let options = record.ipam_options.clone().unwrap_or_default();
-        let got = self.one::<Ipv4Addr>(space, four, &options, &mut record.pool).await?;
+        record.unsettled = true;
+        let space = spaces.local.as_str();
+        let (pool, given) = self.request(space, four, false, record).await?;
+        record.pool = Some(pool.clone());
+        networks.write(record).await?;
+        let got = self.fill::<Ipv4Addr>(four, given, record.pool.get_or_insert(pool)).await?;
         let whole = Subnet::containing(got.subnet.0, got.subnet.1);
         (record.subnet, record.gateway) = (Some(whole), Some(got.gateway));
         if !whole.contains(got.gateway) {
@@ -116,7 +114,10 @@ impl<'a> Pools<'a> {
         record.auxiliary.clone_from(&four.auxiliary_addresses);
         record.ip_range = four.ip_range.parse().ok();
         let Some(six) = six else { return Ok(()) };
-        let got = self.one::<Ipv6Addr>(space, six, &options, &mut record.pool6).await?;
+        let (pool, given) = self.request(space, six, true, record).await?;
+        record.pool6 = Some(pool.clone());
+        networks.write(record).await?;
+        let got = self.fill::<Ipv6Addr>(six, given, record.pool6.get_or_insert(pool)).await?;
         let whole = Subnet6::containing(got.subnet.0, got.subnet.1);
         (record.subnet6, record.gateway6) = (Some(whole), Some(got.gateway));
         if !whole.contains(got.gateway) {
@@ -128,23 +129,27 @@ impl<'a> Pools<'a> {
         Ok(())
     }
 
-    /// Leases one pool with its gateway and auxiliary addresses. `to` says at each moment what is to be given back.
-    async fn one<T>(
+    /// Leases one pool.
+    async fn request(
         &self,
         space: &str,
         config: &IpamConfig,
-        options: &Strings,
-        to: &mut Option<Pool>,
-    ) -> Result<Leased<T>>
+        v6: bool,
+        record: &NetworkRecord,
+    ) -> Result<(Pool, Given)> {
+        let request = json!({
+            "AddressSpace": space, "Pool": config.subnet, "SubPool": config.ip_range,
+            "Options": record.ipam_options.clone().unwrap_or_default(), "V6": v6,
+        });
+        let given: Given = self.ask("RequestPool", request, Wait::Long).await?;
+        Ok((Pool { id: given.id.clone(), space: space.to_owned(), held: Vec::new() }, given))
+    }
+
+    /// Takes the gateway and the auxiliary addresses of a pool, which says at each moment what is to be given back.
+    async fn fill<T>(&self, config: &IpamConfig, given: Given, pool: &mut Pool) -> Result<Leased<T>>
     where
         T: std::str::FromStr + Into<IpAddr> + Copy,
     {
-        let v6 = "::".parse::<T>().is_ok();
-        let request = json!({
-            "AddressSpace": space, "Pool": config.subnet, "SubPool": config.ip_range, "Options": options, "V6": v6,
-        });
-        let given: Given = self.ask("RequestPool", request, Wait::Long).await?;
-        let pool = to.insert(Pool { id: given.id, space: space.to_owned(), held: Vec::new() });
         let subnet: Cidr<T> = cidr(&given.pool).map_err(|e| self.bad("RequestPool", &e))?;
         let offered = given.data.and_then(|data| data.get(GATEWAY).cloned());
         let gateway = match offered {
@@ -194,19 +199,23 @@ impl<'a> Pools<'a> {
         self.ask::<Nothing>("ReleaseAddress", request, Wait::Short).await.map(drop)
     }
 
-    /// Gives back what a network leased, as far as the plugin answers; what it says against it goes into the log.
-    pub async fn end_leases(&self, record: &mut NetworkRecord) {
-        for pool in [record.pool.take(), record.pool6.take()].into_iter().flatten() {
-            let mut said = Vec::new();
-            for ip in &pool.held {
-                said.extend(self.give_back(&pool.id, *ip).await.err());
+    /// Gives back what a network leased, and takes it out of the record as it goes; what the plugin says against it goes into
+    /// the log.
+    ///
+    /// # Errors
+    /// When it does not answer: the record says what is still leased, as far as is known.
+    pub async fn end_leases(&self, record: &mut NetworkRecord) -> Result<()> {
+        for leased in [&mut record.pool, &mut record.pool6] {
+            let Some(pool) = leased else { continue };
+            while let Some(ip) = pool.held.last() {
+                heard(self.give_back(&pool.id, *ip).await)?;
+                pool.held.pop();
             }
             let request = json!({ "PoolID": pool.id });
-            said.extend(self.ask::<Nothing>("ReleasePool", request, Wait::Short).await.err());
-            for error in said {
-                tracing::warn!(network = %record.name, driver = %self.name, %error, "an address pool was not given back");
-            }
+            heard(self.ask::<Nothing>("ReleasePool", request, Wait::Short).await.map(drop))?;
+            *leased = None;
         }
+        Ok(())
     }
 }
 

@@ -158,11 +158,7 @@ impl Shared {
                 tracing::warn!(network = %network.name, error = %e, "a plugin is owed the end of a network");
             }
             Ok(()) => {
-                let driver = network.ipam_driver.clone();
-                Pools::new(&self.plugins, &driver).end_leases(&mut network).await;
-                if let Err(error) = self.networks.erase(&network.id).await {
-                    tracing::warn!(network = %network.name, %error, "the record of a network that is gone stays");
-                }
+                self.end_record(&mut network).await;
                 self.ledger.strike_network(&network.id).await;
             }
         }
