@@ -7,7 +7,7 @@ mod plugin;
 use bytes::Bytes;
 use common::{Host, command, run, script, until};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use muster_calls::{Engine, Kind, RemoveContainer};
+use muster_calls::{Commit, Engine, Kind, RemoveContainer};
 use muster_engine::LocalEngine;
 use muster_model::engine::{ContainerCreateBody, ImageOptions, Mount, VolumeCreate, VolumeOptions};
 use plugin::Plugin;
@@ -130,6 +130,18 @@ async fn what_is_read_only_takes_no_file() {
     let error = put(&engine, &id, "/", "ro/g", "x").await.expect_err("read-only");
     assert_eq!(error.kind, Kind::Forbidden, "{error}");
     assert_eq!(get(&engine, &id, "/ro/f").await.expect("read"), "x");
+    // Mounted where a link of the image leads.
+    let id = created(&engine, command(&["true"])).await;
+    put_tar(&engine, &id, "/", tar(&[(tar::EntryType::Symlink, "link", "mnt")])).await.expect("a link");
+    let commit = Commit { container: id, repo: "linked".into(), ..Commit::default() };
+    engine.commit(commit, None).await.expect("committed");
+    let mut body = with_binds(command(&["true"]), &["v:/link/ro:ro"]);
+    body.config.image = "linked".into();
+    let id = created(&engine, body).await;
+    for path in ["/link/ro", "/mnt/ro"] {
+        let error = put(&engine, &id, path, "f", "x").await.expect_err("read-only");
+        assert_eq!(error.message, "mounted volume is marked read-only", "{path}");
+    }
     host.finish(engine).await;
 }
 

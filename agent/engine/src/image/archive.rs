@@ -2,7 +2,7 @@
 //! room's archiver; nothing here opens a path of a container by itself.
 
 use super::{transfer::beside, view::View};
-use crate::{container::Command, engine::Shared, error};
+use crate::{container::Command, engine::Shared, error, record::Mounted};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use muster_calls::{Error, PathStat, Result, Stream};
@@ -134,8 +134,13 @@ fn check_writable(view: &View, path: &str) -> Result<()> {
     let record = view.record();
     // A tmpfs is there while the container runs only.
     let there = record.mounts.iter().filter(|m| m.kind != "tmpfs" || record.state.is_running());
-    let inner = there.filter(|m| real.starts_with(&m.destination)).max_by_key(|m| m.destination.len());
-    match inner {
+    // Links of the root lead to mounts too.
+    let at = |m: &Mounted| {
+        archive::resolved(view.root().as_fd(), Path::new(&m.destination))
+            .unwrap_or_else(|_| m.destination.clone().into())
+    };
+    let inner = there.map(|m| (at(m), m)).filter(|(at, _)| real.starts_with(at));
+    match inner.max_by_key(|(at, _)| at.as_os_str().len()).map(|(_, mount)| mount) {
         Some(mount) if mount.read_only => Err(Error::forbidden("mounted volume is marked read-only")),
         None if record.host.readonly_rootfs => Err(Error::forbidden("container rootfs is marked read-only")),
         _ => Ok(()),
