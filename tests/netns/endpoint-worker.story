@@ -49,9 +49,9 @@ host_up 4 || bad "host 4 could not be made"
 #### what must not start
 starts_not() { refuses "$1" "$2" in_host 4 timeout 10 "$BIN/musterd" --data-dir "$W/x" --run-dir "$W/x" --docker-cluster-context "$3"; }
 starts_not "a context that is not there is named" "docker-cluster-context: $W/none.pem" "$W/none.pem"
-echo nonsense >"$W/pki/nonsense"
+echo nonsense >"$W/pki/nonsense"; chmod 600 "$W/pki/nonsense"
 starts_not "nor one that is none" "docker-cluster-context: $W/pki/nonsense" "$W/pki/nonsense"
-{ echo "# address: $(host_ip 1):2377"; cat "$W/h1/data/cluster/identity.pem"; } >"$W/pki/node"
+{ echo "# address: $(host_ip 1):2377"; cat "$W/h1/data/cluster/identity.pem"; } >"$W/pki/node"; chmod 600 "$W/pki/node"
 starts_not "a node's certificate is no operator's" "expected an operator's" "$W/pki/node"
 
 #### without a credential, and with ones of no use
@@ -61,7 +61,8 @@ within 20 "it is ready" nodes_are 1 1 'Ready $'
 refuses "without a credential its cluster endpoint says what to do" "docker-cluster-context" docker ps
 refuses "also of services" "not a swarm manager" docker service ls
 echo "docker-cluster-context = \"$context\"" >>"$file"
-check "a file that is not there is refused, and changes nothing" reload "$context"
+check "a file that is not there is refused" reload "$context"
+refuses "and changes nothing" "docker-cluster-context" docker ps
 cluster=$(docker -H "unix://$W/h1/run/docker.sock" info -f '{{.Swarm.Cluster.ID}}')
 forged "$(echo "$cluster" | tr '[:alnum:]' '0')" 2
 check "another cluster's context is read" reload "configuration reloaded"
@@ -136,6 +137,12 @@ wait "$long"; [ $? = 9 ] && ok "the command ended with its code" || bad "the com
 told() { grep -qx "$*" "$W/told"; }
 within 30 "events tell who went" told "node disconnect ${P}host$victim"
 within 10 "and go on" told "container die ${P}host$other"
+kept=$(cat "$context"); forged "$(echo "$cluster" | tr '[:alnum:]' '0')" 3
+check "the credential is exchanged for one of no use" reload "configuration reloaded"
+refuses "by which nothing is seen" "is for cluster 0" docker ps
+sleep 3 # Who listens to events tries again every two seconds: it is to want the lost host with this credential once.
+echo "$kept" >"$context"
+check "and for the right one again" reload "configuration reloaded"
 refuses "what was on it is named with it" "${P}host$victim" docker stop "${P}host$victim/c$victim"
 ip -n "${P}0" link set "p$victim" up; daemon_up "$victim" || bad "host $victim did not start"
 within 30 "it comes back" nodes_are "$victim" 4 Ready

@@ -79,9 +79,11 @@ within 30 "three managers again" nodes_are $other 3 'Ready (Leader|Reachable)'
 at=$(docker -H "unix://$(docker_sock $other)" node inspect -f '{{.ID}}' "${P}host$lost")
 check "a task that ignores its stop signal runs" muster_on $other service create -d --name slow --constraint "node.id==$at" --stop-grace-period 5s "$image" sh -c 'trap "" TERM; while :; do sleep 0.1; done'
 within 40 "on one host" running_are $other slow 1
+slow_ones() { docker -H "unix://$(docker_sock "$lost")" ps -q --no-trunc --filter name=slow. "$@"; }
+old=$(slow_ones); [ -n "$old" ] || bad "its container is not there"
 check "it is replaced" docker -H "unix://$(docker_sock $other)" service update -d --force slow
 ending() { docker -H "unix://$(docker_sock "$lost")" events --since 1m --until 0s --filter event=kill --format '{{.Actor.Attributes.name}}' | grep -q '^slow\.'; }
 within 10 "and told to end" ending
 daemon_kill "$lost" KILL; daemon_up "$lost" || bad "musterd on host $lost did not come back"
-one_slow() { [ "$(docker -H "unix://$(docker_sock "$lost")" ps --filter name=slow. --format '{{.Status}}' | grep -c '^Up')" = 1 ] && ! docker -H "unix://$(docker_sock "$lost")" ps -a --filter name=slow. --format '{{.Status}}' | grep -q Created; }
+one_slow() { local up; up=$(slow_ones) && [ "$(echo "$up" | wc -w)" = 1 ] && [ "$up" != "$old" ] && [ -z "$(slow_ones -a --filter status=created)" ]; }
 within 30 "the next one runs" one_slow
