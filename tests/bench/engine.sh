@@ -125,7 +125,7 @@ runc_run() {
   local id bundle=$W/bundle out
   id=$(D 1 inspect -f '{{.Id}}' ex); mkdir -p "$bundle"
   jq '.process.args = ["true"] | .process.terminal = false | .linux.cgroupsPath += "-alone" | del(.hooks)' \
-    "$W/h1/run/shims/c/$id/config.json" >"$bundle/config.json" || die "the configuration of a container is not where it was"
+    "$(find "$W/h1/data" -path "*/containers/$id/config.json")" >"$bundle/config.json" || die "the configuration of a container is not where it was"
   out=$(m rounds "$n" "runc --root $W/runc run --bundle $bundle alone") || exit 1
   row "\`runc run\` of the same container alone, ms" "$(awk '{ print $1 " / " $2 }' <<<"$out")" ""
   row "the engine's own share of one container: the API's median less that of \`runc run\`, ms" "$(awk -v all="$api_all" '{ printf "%.1f", all - $2 }' <<<"$out")" "" "<= 15"
