@@ -224,6 +224,7 @@ mod tests {
         let mut both = names();
         let six: Ipv6Addr = "fd00::2".parse().expect("an address");
         both.get_mut(&Scope::vni(1)).expect("there").names6.insert("web".into(), vec![six]);
+        both.get_mut(&Scope::vni(2)).expect("there").names6.remove("db");
         assert_eq!(look6(&both, &tables(vec![]), "web"), [six]);
         assert!(look6(&both, &tables(vec![link("web", "db", None)]), "web").is_empty());
         assert_eq!(look6(&both, &tables(vec![link("store", "web", None)]), "store"), [six]);
