@@ -107,8 +107,8 @@ refuses "the host's own endpoint stays a worker's" "not a swarm manager" on 4 no
 refuses "and its own socket" "managers" muster_on 4 ps
 
 #### the TLS port
-is "a client of the list is let in" "${P}host3/c3" tls alice ps --filter name=c3 --format '{{.Names}}'
-is "as far as the list says" "${P}host2/c2" tls ci ps --filter name=c2 --format '{{.Names}}'
+is "a client of the list is let in" "${P}host3/c3" tls alice ps --filter "name=/c3\$" --format '{{.Names}}'
+is "as far as the list says" "${P}host2/c2" tls ci ps --filter "name=/c2\$" --format '{{.Names}}'
 refuses "and no further" "may only read" tls ci rm -f c2
 ends "a full one works elsewhere" 0 tls alice exec c2 true
 
