@@ -305,6 +305,7 @@ engine_calls! {
         container_rename(to: String) -> ();
         container_update(update: ContainerUpdate) -> ContainerUpdated;
         container_remove(options: RemoveContainer) -> ();
+        container_unlink() -> ();
         container_top(ps_args: String) -> TopResult;
         container_resize(height: u16, width: u16) -> ();
         exec_create(config: ExecConfig) -> String;

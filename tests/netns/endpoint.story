@@ -202,7 +202,13 @@ both() { [ "$(docker events --since 10m --until 0s --filter event=create --filte
 check "events of all hosts are one stream" both
 quiet there -d --name port -p 8082:80 box:1
 is "port tells which" "0.0.0.0:8082" docker port port 80/tcp
-quiet docker rm -f port keys talk lines
+quiet docker rm -f lines; quiet there -d --name linked --link port:peer box:1 sh -c "$sleeper"
+prints "--link names a container of the same host" peer docker exec linked grep -w peer /etc/hosts
+prints "rm --link takes the link away where it is" linked/peer docker rm --link linked/peer
+ends "with its name" 1 docker exec linked grep -w peer /etc/hosts
+refuses "once" "linked/peer" docker rm --link "${P}host2/linked/peer"
+check "and leaves its container" on_host linked 2
+quiet docker rm -f port keys talk linked
 
 #### volumes, networks, system
 spared() { docker volume prune -af --filter "label!=muster.node.name=${P}host1" >/dev/null && docker volume inspect "${P}host1/same" >/dev/null && ! docker volume inspect "${P}host3/same" >/dev/null 2>&1; }

@@ -257,6 +257,14 @@ routed! { {
             Ok(inspect)
         }
 
+        async fn container_unlink(&self, name: &str) -> Result<()> {
+            // `OWNER/ALIAS` or `NODE/OWNER/ALIAS`.
+            let missing = || Error::not_found(format!("No such container: {name}"));
+            let (owner, alias) = name.trim_start_matches('/').rsplit_once('/').ok_or_else(missing)?;
+            let (place, owner) = self.container(owner).await?;
+            place.engine.container_unlink(&format!("{owner}/{alias}")).await.map_err(|e| place.blamed(e))
+        }
+
         async fn container_rename(&self, name: &str, to: String) -> Result<()> {
             self.rename(name, &to).await
         }
