@@ -245,9 +245,88 @@ fn networks_are_joined_and_left_live_and_the_way_out_and_the_ports_follow() {
         let error = engine.container_start(&id).await.expect_err("nobody publishes it");
         assert!(error.message.contains("wires"), "{error}");
         plugin.mend();
-        plugin.fail("NetworkDriver.Join", || Reply::Json(serde_json::json!({})));
+        plugin.fail("NetworkDriver.Join", || Reply::Json(serde_json::json!({"DisableGatewayService": true})));
         let error = engine.container_start(&id).await.expect_err("there is no way out");
         assert!(error.message.contains("names no gateway"), "{error}");
+        assert_eq!(noted(&host), 0);
+        host.finish(engine).await;
+    });
+}
+
+#[test]
+fn a_container_whose_plugin_names_no_gateway_gets_a_way_out_on_a_network_of_its_own_for_that() {
+    apart(async || {
+        let host = Host::new();
+        let (engine, plugin) = with_plugin(&host).await;
+        engine.network_create(network("wired", "wires", "10.44.0.0/24")).await.expect("made");
+        engine.network_create(network("lane", "bridge", "10.49.0.0/24")).await.expect("made");
+        let ways_out = async || match engine.network_inspect("docker_gwbridge").await {
+            Ok(network) => network.containers.into_values().map(|c| (c.name, c.ipv4_address)).collect::<Vec<_>>(),
+            Err(_) => Vec::new(),
+        };
+        let port = |container: &muster_model::engine::ContainerInspect| {
+            let ports = container.network_settings.ports.get("80/tcp").cloned().flatten().unwrap_or_default();
+            ports.into_iter().map(|p| p.host_port).next()
+        };
+        plugin.fail("NetworkDriver.Join", || Reply::Json(serde_json::json!({})));
+        let mut body = sleeping("wired");
+        let binding = PortBinding { host_ip: "127.0.0.1".into(), host_port: "18082".into() };
+        body.host_config.port_bindings.insert("80/tcp".into(), Some(vec![binding]));
+        let id = start(&engine, "box", body).await;
+        let shown = inspect(&engine, &id).await;
+        assert_eq!(shown.network_settings.networks.keys().collect::<Vec<_>>(), ["wired"], "nobody asked for another");
+        assert_eq!(port(&shown).as_deref(), Some("18082"));
+        std::net::TcpListener::bind("127.0.0.1:18082").expect_err("the engine publishes");
+        assert!(plugin.calls("NetworkDriver.ProgramExternalConnectivity").is_empty(), "the plugin does not");
+        let before = ways_out().await;
+        assert_eq!(before.len(), 1);
+        assert_eq!(before[0].0, format!("gateway_{}", &id[..12]));
+        let way_out = engine.network_inspect("docker_gwbridge").await.expect("there");
+        assert_eq!(way_out.options["com.docker.network.bridge.enable_icc"], "false");
+        let hosts = exec(&engine, &id, "cat /etc/hosts").await;
+        let address = before[0].1.split('/').next().expect("an address").to_owned();
+        assert!(!hosts.contains(&address), "{hosts}");
+
+        // Over a restart of the daemon, and for a second one.
+        engine.shutdown().await;
+        drop(engine);
+        let engine = open(&host).await;
+        let ways_out = async || engine.network_inspect("docker_gwbridge").await.expect("there").containers;
+        assert_eq!(ways_out().await.values().next().map(|c| c.ipv4_address.clone()), Some(before[0].1.clone()));
+        let other = start(&engine, "other", sleeping("wired")).await;
+        assert_eq!(ways_out().await.len(), 2);
+        remove(&engine, &other).await;
+        assert_eq!(ways_out().await.len(), 1);
+
+        // A network that leads out takes over, and back.
+        let connect = NetworkConnect { container: id.clone(), endpoint_config: None };
+        engine.network_connect("lane", connect).await.expect("joined");
+        assert_eq!(ways_out().await.len(), 0);
+        assert_eq!(port(&inspect(&engine, &id).await).as_deref(), Some("18082"), "the port follows");
+        let leave = NetworkDisconnect { container: id.clone(), force: false };
+        engine.network_disconnect("lane", leave).await.expect("left");
+        assert_eq!(ways_out().await.len(), 1);
+        let leave = NetworkDisconnect { container: id.clone(), force: false };
+        let error = engine.network_disconnect("docker_gwbridge", leave).await.expect_err("it is not on it");
+        assert_eq!(error.kind, Kind::Forbidden);
+        remove(&engine, &id).await;
+        assert_eq!(ways_out().await.len(), 0);
+
+        // None for those that want none, and for internal networks.
+        let internal = NetworkCreate { internal: true, ..network("closed", "wires", "10.46.0.0/24") };
+        engine.network_create(internal).await.expect("made");
+        let id = start(&engine, "shut", sleeping("closed")).await;
+        plugin.fail("NetworkDriver.Join", || Reply::Json(serde_json::json!({"DisableGatewayService": true})));
+        let second = start(&engine, "unserved", sleeping("wired")).await;
+        plugin.fail("NetworkDriver.Join", || {
+            Reply::Json(serde_json::json!({"StaticRoutes": [{"Destination": "0.0.0.0/0", "RouteType": 1}]}))
+        });
+        let third = start(&engine, "routed", sleeping("wired")).await;
+        assert_eq!(ways_out().await.len(), 0);
+        for id in [id, second, third] {
+            remove(&engine, &id).await;
+        }
+        engine.network_remove("docker_gwbridge").await.expect("nobody is on it");
         assert_eq!(noted(&host), 0);
         host.finish(engine).await;
     });

@@ -134,12 +134,14 @@ impl Actor {
             self.shared.release_attachment(&mut place);
             return Err(e);
         }
+        let endpoint = place.got.as_ref().map(|g| g.endpoint_id.clone()).unwrap_or_default();
         self.record.places.push(place);
         let connected = self.join_and_apply().await;
-        // The last one, which has joined meanwhile if it is a plugin's.
-        let mut place = self.record.places.last().cloned().unwrap_or_default();
+        // It has joined meanwhile if it is a plugin's; the container's way out may have come or gone.
+        let at = self.record.places.iter().position(|p| p.got.as_ref().is_some_and(|g| g.endpoint_id == endpoint));
+        let mut place = at.and_then(|at| self.record.places.get(at)).cloned().unwrap_or_default();
         if connected.is_err() {
-            self.record.places.pop();
+            at.into_iter().for_each(|at| drop(self.record.places.remove(at)));
             self.shared.release_place(&self.record.id, &place).await;
             self.shared.release_attachment(&mut place);
             self.restore_places().await;
@@ -154,7 +156,7 @@ impl Actor {
         let same = |p: &&Place| {
             p.network == place.network || (!place.network_id.is_empty() && p.network_id == place.network_id)
         };
-        match self.record.places.iter().find(same) {
+        match self.record.places.iter().filter(|p| !p.way_out).find(same) {
             Some(there) => Err(Error::forbidden(format!(
                 "endpoint with name {} already exists in network {}",
                 self.record.name, there.network
@@ -165,7 +167,8 @@ impl Actor {
 
     /// Leaves a network; live when it runs.
     pub(super) async fn disconnect(&mut self, network: &str) -> Result<()> {
-        let Some(at) = self.record.places.iter().position(|p| p.network == network || p.network_id == network) else {
+        let asked_for = |p: &Place| !p.way_out && (p.network == network || p.network_id == network);
+        let Some(at) = self.record.places.iter().position(asked_for) else {
             return Err(Error::forbidden(format!(
                 "container {} is not connected to network {network}",
                 self.record.id
@@ -219,12 +222,21 @@ impl Actor {
 
     /// Back to what it was before a change of places failed, as far as it goes; the first error is the user's.
     async fn restore_places(&mut self) {
+        let gone = self.shared.fit_way_out(&mut self.record).await.ok().flatten();
         let _ = self.shared.ports_follow_exit(&mut self.record);
         let _ = self.shared.sync_network(&self.record).await;
         let _ = self.shared.follow_exit(&mut self.record).await;
+        self.shared.release_way_out(&self.record.id, gone).await;
     }
 
     async fn apply_places(&mut self) -> Result<()> {
+        let gone = self.shared.fit_way_out(&mut self.record).await?;
+        let applied = self.apply_fitted().await;
+        self.shared.release_way_out(&self.record.id, gone).await;
+        applied
+    }
+
+    async fn apply_fitted(&mut self) -> Result<()> {
         self.shared.ports_follow_exit(&mut self.record)?;
         let sandbox = self.shared.sandbox(&self.record);
         let attached = self.shared.config.network.attach(&sandbox).await;

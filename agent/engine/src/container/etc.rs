@@ -90,7 +90,7 @@ fn hosts(shared: &Shared, record: &Record) -> String {
         "" => config.hostname.clone(),
         domain => format!("{}.{domain} {}", config.hostname, config.hostname),
     };
-    for got in record.places.iter().filter_map(|p| p.got.as_ref()) {
+    for got in record.places.iter().filter(|p| !p.way_out).filter_map(|p| p.got.as_ref()) {
         let ips = got.v4().map(IpAddr::V4).into_iter().chain(got.v6.map(|(ip, _)| IpAddr::V6(ip)));
         for ip in ips {
             let _ = writeln!(text, "{ip}\t{own}"); // Writing to a String does not fail.

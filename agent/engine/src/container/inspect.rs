@@ -134,7 +134,8 @@ impl Shared {
             let network_id = self.networks.find(mode).map(|n| n.id.clone()).unwrap_or_default();
             return BTreeMap::from([(mode.to_owned(), EndpointSettings { network_id, ..EndpointSettings::default() })]);
         }
-        record.places.iter().map(|place| (place.network.clone(), self.settings(record, place))).collect()
+        let asked_for = record.places.iter().filter(|place| !place.way_out);
+        asked_for.map(|place| (place.network.clone(), self.settings(record, place))).collect()
     }
 
     fn settings(&self, record: &Record, place: &Place) -> EndpointSettings {

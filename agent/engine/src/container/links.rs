@@ -111,7 +111,7 @@ fn address(record: &Record, other: &Record, place: Option<&Place>) -> Option<IpA
         let fits = |ours: &Place| !ours.network_id.is_empty() && ours.network_id == theirs.network_id;
         match place {
             Some(ours) => fits(ours),
-            None => record.places.iter().any(fits),
+            None => !theirs.way_out && record.places.iter().any(fits),
         }
     };
     let got = other.places.iter().find(shared)?.got.as_ref()?;

@@ -174,6 +174,7 @@ pub(crate) async fn bring_down(shared: &Shared, record: &Record, leased: bool) {
 /// Takes addresses and ports out of a record that does not run any more.
 pub(crate) fn forget_places(record: &mut Record) {
     record.ports.clear();
+    record.places.retain(|place| !place.way_out);
     for place in &mut record.places {
         place.got = None;
     }

@@ -4,7 +4,7 @@ use super::{networks::NetworkRecord, remote::needs_plugin};
 use crate::{
     container::{Command, labels_pass, until},
     engine::Shared,
-    error,
+    error, names,
 };
 use muster_calls::{Error, Filters, Result};
 use muster_model::engine::{
@@ -63,7 +63,7 @@ impl Shared {
         Ok(NetworkCreated { id: network.id.clone(), warning: String::new() })
     }
 
-    fn network_event(&self, network: &NetworkRecord, action: &str) {
+    pub(super) fn network_event(&self, network: &NetworkRecord, action: &str) {
         let attributes: Strings =
             [("name".to_owned(), network.name.clone()), ("type".to_owned(), network.driver.clone())].into();
         self.events.publish("network", action, network.id.clone(), attributes);
@@ -103,9 +103,13 @@ impl Shared {
                     (record.id.clone(), NetworkContainer { name: record.name.clone(), ..NetworkContainer::default() })
                 });
             }
-            let got = record.places.iter().find(|p| p.network_id == network.id)?.got.as_ref()?;
+            let place = record.places.iter().find(|p| p.network_id == network.id)?;
+            let got = place.got.as_ref()?;
+            // As Docker calls what nobody asked for.
+            let name =
+                if place.way_out { format!("gateway_{}", names::short(&record.id)) } else { record.name.clone() };
             let place = NetworkContainer {
-                name: record.name.clone(),
+                name,
                 endpoint_id: got.endpoint_id.clone(),
                 mac_address: got.mac.to_string(),
                 ipv4_address: got.v4().map(|ip| format!("{ip}/{}", got.prefix)).unwrap_or_default(),

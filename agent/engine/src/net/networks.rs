@@ -115,6 +115,8 @@ pub(crate) struct Networks {
     inner: Mutex<Inner>,
     /// Held from the choice of name and subnet until they are entered. Taken before `inner`, on threads that may block.
     pub(super) making: Mutex<()>,
+    /// Held while the network for ways out is looked for and made.
+    pub(super) making_way_out: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -137,8 +139,9 @@ impl Networks {
     /// [`OpenError`].
     pub fn open(folder: &Path, config: &EngineConfig) -> std::result::Result<Self, OpenError> {
         fs::create_dir_all(folder).map_err(OpenError::io("create", folder))?;
-        let (inner, making) = Default::default();
-        let networks = Self { folder: folder.to_owned(), pools: config.address_pools.clone(), inner, making };
+        let (inner, making, making_way_out) = Default::default();
+        let pools = config.address_pools.clone();
+        let networks = Self { folder: folder.to_owned(), pools, inner, making, making_way_out };
         for entry in fs::read_dir(folder).map_err(OpenError::io("read", folder))? {
             networks.read(&entry.map_err(OpenError::io("read", folder))?.path())?;
         }

@@ -24,7 +24,7 @@ use std::{
 
 /// Whether containers on this network are found by name: on every one but the default bridge, as in Docker.
 pub(crate) fn gives_names(place: &Place) -> bool {
-    place.spanning || place.cluster.is_some() || place.network != "bridge"
+    !place.way_out && (place.spanning || place.cluster.is_some() || place.network != "bridge")
 }
 
 /// The last 32 bits: what tells the addresses of one network apart, as a rule.
@@ -220,15 +220,20 @@ impl Shared {
     /// The place that packets of IPv4 to elsewhere leave through: of those on networks that are not internal, the first of the
     /// highest priority.
     pub(super) fn exit_place(&self, record: &Record) -> Option<usize> {
-        self.exit_of(record, |place, got| {
-            let way = got.is_some_and(|g| !g.gateway.is_unspecified() || gives_way6(g));
-            way || (!self.is_remote(place) && got.is_none())
-        })
+        self.exit_among(record, |_| true)
     }
 
     fn exit_place6(&self, record: &Record) -> Option<usize> {
         let has_way = |place: &Place, g: &Got| if self.is_remote(place) { gives_way6(g) } else { g.v6.is_some() };
         self.exit_of(record, |place, got| got.is_some_and(|g| has_way(place, g)))
+    }
+
+    /// As [`Shared::exit_place`], where only some places count.
+    pub(super) fn exit_among(&self, record: &Record, counts: impl Fn(&Place) -> bool) -> Option<usize> {
+        self.exit_of(record, |place, got| {
+            let way = got.is_some_and(|g| !g.gateway.is_unspecified() || gives_way6(g));
+            counts(place) && (way || (!self.is_remote(place) && got.is_none()))
+        })
     }
 
     fn exit_of(&self, record: &Record, leads: impl Fn(&Place, Option<&Got>) -> bool) -> Option<usize> {
@@ -237,7 +242,7 @@ impl Shared {
         open.max_by_key(|(n, p)| (p.gw_priority, std::cmp::Reverse(*n))).map(|(n, _)| n)
     }
 
-    fn is_internal(&self, place: &Place) -> bool {
+    pub(super) fn is_internal(&self, place: &Place) -> bool {
         match &place.cluster {
             Some(cluster) => cluster.internal,
             None => self.networks.find(&place.network_id).is_ok_and(|n| n.internal),
@@ -373,7 +378,7 @@ impl Shared {
 
     /// Publishes `connect` or `disconnect` of each network a container is on.
     pub fn announce_networks(&self, record: &Record, action: &str) {
-        for place in record.places.iter().filter(|p| p.got.is_some()) {
+        for place in record.places.iter().filter(|p| p.got.is_some() && !p.way_out) {
             self.announce_network(record, place, action);
         }
     }

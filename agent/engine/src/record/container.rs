@@ -163,6 +163,9 @@ pub(crate) struct Place {
     pub cluster: Option<ClusterPlace>,
     /// The cluster is asked for an address at each start: a container of no service on a network of the cluster.
     pub spanning: bool,
+    /// On the network that is the way out of containers whose networks of plugins have none. Nobody asked for it, and it is
+    /// there while the container runs.
+    pub way_out: bool,
     /// What the cluster knows that place by, while the container holds it.
     pub attachment: Option<AttachmentId>,
     /// While it runs.

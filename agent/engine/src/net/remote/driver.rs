@@ -45,6 +45,8 @@ pub(super) struct Joining {
     pub gateway: Option<Ipv4Addr>,
     pub gateway6: Option<Ipv6Addr>,
     pub routes: Vec<Route>,
+    /// The container is to have no other way out (`DisableGatewayService`).
+    pub closed: bool,
 }
 
 /// A route in the container: by a neighbour, or to what is on the link.
@@ -97,6 +99,8 @@ struct Told {
     gateway6: String,
     #[serde(deserialize_with = "or_default")]
     static_routes: Vec<StaticRoute>,
+    #[serde(deserialize_with = "or_default")]
+    disable_gateway_service: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -333,7 +337,8 @@ fn joining(told: Told) -> std::result::Result<Joining, String> {
         }
     }
     let routes = told.static_routes.into_iter().map(route).collect::<std::result::Result<_, _>>()?;
-    Ok(Joining { source: named.src_name, prefix: named.dst_prefix, gateway, gateway6, routes })
+    let closed = told.disable_gateway_service;
+    Ok(Joining { source: named.src_name, prefix: named.dst_prefix, gateway, gateway6, routes, closed })
 }
 
 /// What the kernel takes (`dev_valid_name`), and no path.

@@ -2,7 +2,7 @@
 
 use super::{
     Joined,
-    driver::{Driver, Endpoint},
+    driver::{Driver, Endpoint, Route},
     endpoint::ports,
     wire::{self, Plan},
 };
@@ -39,6 +39,8 @@ impl Shared {
         for n in 0..record.places.len() {
             self.join_place(record, n).await?;
         }
+        // None was there before.
+        drop(self.fit_way_out(record).await?);
         self.check_way_out(record)?;
         self.ports_follow_exit(record)?;
         self.follow_exit(record).await
@@ -55,7 +57,7 @@ impl Shared {
         let open = networks.filter_map(|p| self.networks.find(&p.network_id).ok()).find(|n| !n.internal);
         open.map_or(Ok(()), |network| {
             Err(Error::unimplemented(format!(
-                "published ports on network {}, for which plugin {} names no gateway",
+                "published ports on network {}, for which plugin {} names no gateway and wants no other",
                 network.name, network.driver
             )))
         })
@@ -75,6 +77,8 @@ impl Shared {
         self.ledger.note(&entry).await?;
         let sandbox = self.netns(&record.id);
         let told = driver.join(&of, &sandbox.to_string_lossy(), ports(record)?).await?;
+        let leads_out = |r: &Route| r.to.1 == 0 && r.to.0.is_ipv4();
+        let own_way = told.closed || told.routes.iter().any(leads_out);
         let mut got = got.clone();
         let mut mac = Some(got.mac).filter(|m| *m != NO_MAC);
         if told.source.is_empty() {
@@ -106,7 +110,7 @@ impl Shared {
         if let Some((_, net)) = &mut got.v6 {
             net.gateway = told.gateway6.unwrap_or(Ipv6Addr::UNSPECIFIED);
         }
-        got.joined = Some(Joined { source: told.source, gateway6: told.gateway6, programmed: false });
+        got.joined = Some(Joined { source: told.source, gateway6: told.gateway6, own_way, programmed: false });
         record.places[n].got = Some(got);
         Ok(())
     }

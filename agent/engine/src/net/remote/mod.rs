@@ -9,11 +9,13 @@
 //! did not answer stays noted and is asked again: at the next start of the daemon, and before the same plugin is asked for
 //! anything new.
 //!
-//! What it never does: networks that span hosts (a plugin of scope `global` is refused), Docker's second bridge for containers
-//! whose networks have no gateway (`docker_gwbridge`): such a container has no way out.
+//! A container whose plugins name no gateway gets a second interface for its way out, on `docker_gwbridge` (`gateway.rs`).
+//!
+//! What it never does: networks that span hosts (a plugin of scope `global` is refused).
 
 mod driver;
 mod endpoint;
+mod gateway;
 mod join;
 mod ledger;
 mod making;
@@ -52,6 +54,8 @@ pub(crate) struct Joined {
     /// The interface's name on the host.
     pub source: String,
     pub gateway6: Option<Ipv6Addr>,
+    /// The plugin sees to the way out, or wants none: it disabled the gateway service, or set a default route of its own.
+    pub own_way: bool,
     /// The plugin was told of published ports.
     pub programmed: bool,
 }
