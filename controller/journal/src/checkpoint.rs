@@ -1,21 +1,14 @@
-//! [`Checkpoints`]: the state as closed sled databases, one per generation.
-//!
-//! ```text
-//! CURRENT                       the number of the generation in force, with a checksum
-//! gen-0000000000000007/db/      a sled database nobody has open
-//! gen-0000000000000007/MANIFEST its position in the log, its files with their checksums
-//! scratch/                      a copy that sled may open (opening writes), swept at start
-//! damaged-0000000000000007/     a generation that was found damaged, kept for whoever wants to know why
-//! ```
+//! [`Checkpoints`]: the state as closed generations (`muster-generations`), and which of them a manager may start from.
 
-use crate::disk::{self, Lock};
 use crate::error::Error;
 use crate::frame::Position;
-use crate::manifest::Manifest;
-use std::fs::{self, File};
+use crate::lock::Lock;
+use muster_generations::{self as generations, About, Generations, Kind, disk};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+const KIND: Kind = Kind { name: "muster checkpoint", format: 1 };
 
 /// What a checkpoint is a checkpoint of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +23,18 @@ pub struct Meta {
 impl Meta {
     pub fn position(&self) -> Position {
         Position { index: self.index, term: self.term }
+    }
+
+    /// As the manifest has it.
+    fn to_about(&self) -> About {
+        let position = format!("{} {}", self.index, self.term);
+        vec![("position", position), ("membership", to_hex(&self.membership))]
+    }
+
+    fn of(generation: &generations::Generation) -> Option<Self> {
+        let (index, term) = generation.about("position")?.split_once(' ')?;
+        let membership = from_hex(generation.about("membership")?)?;
+        Some(Self { index: index.parse().ok()?, term: term.parse().ok()?, membership })
     }
 }
 
@@ -48,7 +53,7 @@ impl Floor {
 #[derive(Debug)]
 pub struct Checkpoints {
     dir: PathBuf,
-    cache_bytes: u64,
+    generations: Generations,
     /// Sound generations, oldest first; the last is the one in force. At most two once [`Checkpoints::write`] returned.
     kept: Vec<(u64, Meta)>,
     next: u64,
@@ -58,10 +63,8 @@ pub struct Checkpoints {
 /// One sound checkpoint, to be read as often as wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generation {
-    dir: PathBuf,
-    scratch: PathBuf,
-    cache_bytes: u64,
-    manifest: Manifest,
+    meta: Meta,
+    contents: generations::Generation,
 }
 
 impl Checkpoints {
@@ -73,10 +76,11 @@ impl Checkpoints {
         log_base: Position,
         lock: Arc<Lock>,
     ) -> Result<(Self, Option<Generation>), Error> {
-        disk::remove_tree(&dir.join("scratch"))?;
-        let mut this = Self { dir: dir.to_owned(), cache_bytes, kept: Vec::new(), next: 1, _lock: lock };
-        let numbers = numbers(dir)?;
-        this.next = numbers.last().map_or(1, |n| n + 1);
+        let generations = Generations::new(dir.to_owned(), KIND, cache_bytes);
+        generations.sweep()?;
+        let numbers = generations.numbers()?;
+        let next = numbers.last().map_or(1, |n| n + 1);
+        let mut this = Self { dir: dir.to_owned(), generations, kept: Vec::new(), next, _lock: lock };
         let current = this.read_current(&numbers)?;
         let mut reason = String::from("there is none");
         let mut found = None;
@@ -85,7 +89,7 @@ impl Checkpoints {
         for number in switched.into_iter().rev() {
             match this.check(number, log_base) {
                 Ok(generation) => {
-                    this.kept.insert(0, (number, generation.manifest.meta.clone()));
+                    this.kept.insert(0, (number, generation.meta.clone()));
                     found = found.or(Some(generation));
                 }
                 Err(error) if is_transient(&error) => return Err(error),
@@ -102,7 +106,7 @@ impl Checkpoints {
             return Err(Error::Uncovered { dir: dir.to_owned(), log_base: log_base.index, reason });
         }
         for number in interrupted {
-            disk::remove_tree(&this.generation_dir(number))?;
+            this.generations.remove(number)?;
         }
         if found.is_some() {
             this.discard_damaged(current)?;
@@ -124,23 +128,12 @@ impl Checkpoints {
         {
             return Err(Error::NotNewer { index: meta.index, last: last.index });
         }
-        let number = self.next;
-        let dir = self.generation_dir(number);
-        disk::remove_tree(&dir)?;
-        let written = self.write_generation(&dir, meta, pairs).and_then(|()| self.switch(number));
-        if let Err(error) = written {
-            // Not switched to, so waste; swept at the next start if this fails too. Unless the switch itself is in
-            // doubt: then the files stay, and the next start finds out.
-            if self.read_current(&[]).is_ok_and(|current| current != Some(number)) {
-                let _ = disk::remove_tree(&dir);
-            }
-            return Err(error);
-        }
+        self.generations.write(self.next, &meta.to_about(), pairs)?;
+        self.kept.push((self.next, meta.clone()));
         self.next += 1;
-        self.kept.push((number, meta.clone()));
         while self.kept.len() > 2 {
             let (old, _) = self.kept.remove(0);
-            disk::remove_tree(&self.generation_dir(old))?;
+            self.generations.remove(old)?;
         }
         Ok(())
     }
@@ -164,59 +157,27 @@ impl Checkpoints {
         self.kept.last().map(|(number, _)| self.check(*number, Position::default())).transpose()
     }
 
-    fn generation_dir(&self, number: u64) -> PathBuf {
-        self.dir.join(format!("gen-{number:016x}"))
-    }
-
-    fn write_generation<I>(&self, dir: &Path, meta: &Meta, pairs: I) -> Result<(), Error>
-    where
-        I: IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
-    {
-        let db = dir.join("db");
-        fs::create_dir_all(&db).map_err(|e| Error::io("create the folder", &db, e))?;
-        let keys = fill(&db, self.cache_bytes, pairs)?;
-        disk::sync_tree(&db)?;
-        Manifest::take(dir, meta.clone(), keys)?.write(dir)?;
-        disk::sync_dir(dir)?;
-        disk::sync_dir(&self.dir)
-    }
-
-    fn switch(&self, number: u64) -> Result<(), Error> {
-        let text = format!("{number:016x}");
-        let line = format!("{text} {:08x}\n", crc32c::crc32c(text.as_bytes()));
-        disk::replace_file(&self.dir.join("CURRENT"), &self.dir, line.as_bytes())
-    }
-
     /// The generation in force. When CURRENT itself is damaged, the newest there is: it is checked like any other.
     fn read_current(&self, numbers: &[u64]) -> Result<Option<u64>, Error> {
-        let path = self.dir.join("CURRENT");
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io("read", &path, e)),
-        };
-        let parsed = std::str::from_utf8(&bytes).ok().and_then(|text| {
-            let (number, crc) = text.strip_suffix('\n')?.split_once(' ')?;
-            let sound = u32::from_str_radix(crc, 16).ok()? == crc32c::crc32c(number.as_bytes());
-            sound.then(|| u64::from_str_radix(number, 16).ok())?
-        });
-        if parsed.is_none() {
-            tracing::error!(path = %path.display(), "damaged; taking the newest sound checkpoint");
+        match self.generations.current() {
+            Err(error @ generations::Error::Damaged { .. }) => {
+                tracing::error!(%error, "taking the newest sound checkpoint");
+                Ok(numbers.last().copied())
+            }
+            current => Ok(current?),
         }
-        Ok(parsed.or(numbers.last().copied()))
     }
 
     fn check(&self, number: u64, log_base: Position) -> Result<Generation, Error> {
-        let dir = self.generation_dir(number);
-        let manifest = Manifest::read(&dir)?;
-        manifest.verify(&dir)?;
-        if manifest.meta.index < log_base.index {
-            let what = format!("it is of {}, and the log starts behind {}", manifest.meta.index, log_base.index);
+        let contents = self.generations.check(number)?;
+        let dir = self.generations.dir_of(number);
+        let meta =
+            Meta::of(&contents).ok_or_else(|| Error::damaged(&dir, 0, "its manifest does not say of what it is"))?;
+        if meta.index < log_base.index {
+            let what = format!("it is of {}, and the log starts behind {}", meta.index, log_base.index);
             return Err(Error::damaged(&dir, 0, what));
         }
-        static SCRATCH: AtomicU64 = AtomicU64::new(0);
-        let scratch = self.dir.join("scratch").join(SCRATCH.fetch_add(1, Ordering::Relaxed).to_string());
-        Ok(Generation { dir, scratch, cache_bytes: self.cache_bytes, manifest })
+        Ok(Generation { meta, contents })
     }
 
     /// Puts generations aside that were not found sound, and makes the newest sound one the one in force.
@@ -225,141 +186,61 @@ impl Checkpoints {
         if in_force != current
             && let Some(number) = in_force
         {
-            self.switch(number)?;
+            self.generations.switch(number)?;
         }
-        for number in numbers(&self.dir)? {
+        for number in self.generations.numbers()? {
             if !self.kept.iter().any(|(kept, _)| *kept == number) {
-                let aside = self.dir.join(format!("damaged-{number:016x}"));
-                disk::remove_tree(&aside)?;
-                let from = self.generation_dir(number);
-                fs::rename(&from, &aside).map_err(|e| Error::io("put aside", &from, e))?;
+                self.generations.put_aside(number)?;
             }
         }
-        disk::sync_dir(&self.dir)
+        Ok(disk::sync_dir(&self.dir)?)
     }
 }
 
 impl Generation {
     pub fn meta(&self) -> &Meta {
-        &self.manifest.meta
+        &self.meta
     }
 
     /// How many keys there are.
     pub fn keys(&self) -> u64 {
-        self.manifest.keys
+        self.contents.keys()
     }
 
     /// All pairs, sorted by key. Works on a copy, since sled writes when it opens; the copy goes when the iterator does.
     ///
     /// # Errors
-    /// Faults of the disk, or [`Error::KeyCount`] when sled does not find what was written.
+    /// Faults of the disk, or [`Error::Generations`] when sled does not find what was written.
     pub fn pairs(&self) -> Result<Pairs, Error> {
-        let scratch = Scratch(self.scratch.clone());
-        disk::remove_tree(&scratch.0)?;
-        copy_tree(&self.dir.join("db"), &scratch.0)?;
-        let db = open_db(&scratch.0, self.cache_bytes)?;
-        let found = db.len() as u64;
-        if found != self.manifest.keys {
-            return Err(Error::KeyCount { path: self.dir.clone(), expected: self.manifest.keys, found });
-        }
-        Ok(Pairs { pairs: db.iter(), _db: db, scratch })
+        Ok(Pairs(self.contents.pairs()?))
     }
 }
 
 /// The pairs of a checkpoint.
-pub struct Pairs {
-    pairs: sled::Iter,
-    _db: sled::Db,
-    scratch: Scratch,
-}
+pub struct Pairs(generations::Pairs);
 
 impl Iterator for Pairs {
     type Item = Result<(Vec<u8>, Vec<u8>), Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(match self.pairs.next()? {
-            Ok((key, value)) => Ok((key.to_vec(), value.to_vec())),
-            Err(e) => Err(Error::sled("read", &self.scratch.0, e)),
-        })
+        Some(self.0.next()?.map_err(Error::from))
     }
 }
 
-/// A folder that goes with its value; one that is left by a crash is swept at the next start.
-struct Scratch(PathBuf);
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, b| {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = disk::remove_tree(&self.0) {
-            tracing::debug!(%error, "a checkpoint's copy stays until the next start");
-        }
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, odd) = text.as_bytes().as_chunks::<2>();
+    if !odd.is_empty() {
+        return None;
     }
-}
-
-fn open_db(path: &Path, cache_bytes: u64) -> Result<sled::Db, Error> {
-    sled::Config::new()
-        .path(path)
-        .flush_every_ms(None)
-        .cache_capacity(cache_bytes)
-        .open()
-        .map_err(|e| Error::sled("open", path, e))
-}
-
-/// Writes the pairs and closes the database. Returns the number of keys.
-fn fill<I>(path: &Path, cache_bytes: u64, pairs: I) -> Result<u64, Error>
-where
-    I: IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
-{
-    const BATCH_BYTES: usize = 1 << 20;
-    let fail = |e| Error::sled("write", path, e);
-    let db = open_db(path, cache_bytes)?;
-    let (mut batch, mut size, mut keys) = (sled::Batch::default(), 0, 0);
-    for (key, value) in pairs {
-        size += key.len() + value.len();
-        keys += 1;
-        batch.insert(key, value);
-        if size > BATCH_BYTES {
-            db.apply_batch(std::mem::take(&mut batch)).map_err(fail)?;
-            size = 0;
-        }
-    }
-    db.apply_batch(batch).map_err(fail)?;
-    db.flush().map_err(fail)?;
-    let found = db.len() as u64;
-    drop(db);
-    if found != keys {
-        return Err(Error::KeyCount { path: path.to_owned(), expected: keys, found });
-    }
-    wait_for_sled(path)?;
-    Ok(keys)
-}
-
-/// sled's own threads may hold the database a moment longer than the last handle. They are gone when its lock is.
-fn wait_for_sled(path: &Path) -> Result<(), Error> {
-    let db = path.join("db");
-    File::open(&db).and_then(|file| file.lock()).map_err(|e| Error::io("wait for the closing of", &db, e))
-}
-
-fn copy_tree(from: &Path, to: &Path) -> Result<(), Error> {
-    fs::create_dir_all(to).map_err(|e| Error::io("create the folder", to, e))?;
-    for entry in disk::list(from)? {
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type().map_err(|e| Error::io("look at", &source, e))?;
-        if kind.is_dir() {
-            copy_tree(&source, &target)?;
-        } else {
-            fs::copy(&source, &target).map_err(|e| Error::io("copy", &source, e))?;
-        }
-    }
-    Ok(())
-}
-
-fn numbers(dir: &Path) -> Result<Vec<u64>, Error> {
-    let mut numbers: Vec<u64> = disk::list(dir)?
-        .iter()
-        .filter_map(|entry| u64::from_str_radix(entry.file_name().to_str()?.strip_prefix("gen-")?, 16).ok())
-        .collect();
-    numbers.sort_unstable();
-    Ok(numbers)
+    pairs.iter().map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 /// A fault that says nothing about the files' contents.

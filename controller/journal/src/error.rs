@@ -39,16 +39,9 @@ pub enum Error {
     TooLarge { bytes: u64, limit: u64 },
     #[error("a checkpoint at {index} must lie behind the last one at {last}")]
     NotNewer { index: u64, last: u64 },
-    /// The same key came twice.
-    #[error("{path}: {expected} keys were written, {found} are there")]
-    KeyCount { path: PathBuf, expected: u64, found: u64 },
-    #[error("{path}: sled cannot {op}")]
-    Sled {
-        op: &'static str,
-        path: PathBuf,
-        #[source]
-        source: sled::Error,
-    },
+    /// Of a checkpoint's database: a key came twice, or sled refuses.
+    #[error(transparent)]
+    Generations(muster_generations::Error),
     /// No checkpoint is sound from which the log goes on. The state cannot be rebuilt here: restore a backup, or let the
     /// node join anew and take the state from the others.
     #[error("{dir}: the log starts behind {log_base}, and no sound checkpoint reaches it: {reason}")]
@@ -71,11 +64,17 @@ impl Error {
     pub(crate) fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> Self {
         Error::Damaged { path: path.to_owned(), offset, what: what.into() }
     }
+}
 
-    pub(crate) fn sled(op: &'static str, path: &Path, source: sled::Error) -> Self {
-        match source {
-            sled::Error::Io(source) => Error::io(op, path, source),
-            source => Error::Sled { op, path: path.to_owned(), source },
+impl From<muster_generations::Error> for Error {
+    fn from(error: muster_generations::Error) -> Self {
+        use muster_generations::Error as E;
+        match error {
+            E::DiskFull { op, path } => Error::DiskFull { op, path },
+            E::Io { op, path, source } => Error::Io { op, path, source },
+            E::Damaged { path, offset, what } => Error::Damaged { path, offset, what },
+            E::Format { path, found, known } => Error::Format { path, found, known },
+            other => Error::Generations(other),
         }
     }
 }

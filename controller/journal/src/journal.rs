@@ -1,11 +1,12 @@
 //! [`Journal`]: the log's segments, in order, the last one being written to.
 
 use crate::checkpoint::Floor;
-use crate::disk::{self, Lock};
 use crate::error::Error;
 use crate::frame::{self, HardState, Position, Record};
+use crate::lock::Lock;
 use crate::scan::{Scan, TornTail};
 use crate::segment::{self, HEAD, Head, MAX_CAPACITY};
+use muster_generations::disk;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

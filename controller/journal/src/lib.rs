@@ -3,9 +3,8 @@
 //! - [`Journal`]: entries and hard state in preallocated segment files. Each write is one frame with a checksum, followed
 //!   by one fdatasync; a frame is there whole after a crash, or not at all. A torn last frame is the end of the log; a
 //!   damaged one with later frames behind it is an error that names file and offset, never a silent loss.
-//! - [`Checkpoints`]: the whole state as a closed sled database per generation. A generation is written, closed, every file
-//!   of it synced and listed with its checksum, and only then switched to. sled itself never calls fsync, so nothing here
-//!   relies on a sled database that is open.
+//! - [`Checkpoints`]: the whole state as a closed sled database per generation (`muster-generations`): nothing here relies on
+//!   a sled database that is open, for sled itself never calls fsync.
 //! - [`open`] brings both together after a restart: the newest sound checkpoint, and the log that continues it. A damaged
 //!   checkpoint falls back to the one before, which is why [`Journal::compact`] takes a [`Floor`] that only
 //!   [`Checkpoints::floor`] hands out: the log reaches back to the generation before the last.
@@ -18,11 +17,10 @@
 #![forbid(unsafe_code)]
 
 mod checkpoint;
-mod disk;
 mod error;
 mod frame;
 mod journal;
-mod manifest;
+mod lock;
 mod recover;
 mod scan;
 mod segment;

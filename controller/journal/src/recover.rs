@@ -1,11 +1,12 @@
 //! After a restart: which checkpoint, and which records continue it.
 
 use crate::checkpoint::{Checkpoints, Generation};
-use crate::disk::{self, Lock};
 use crate::error::Error;
 use crate::frame::{HardState, Position, Record};
 use crate::journal::{Contents, Journal, Options};
+use crate::lock::Lock;
 use crate::scan::TornTail;
+use muster_generations::disk;
 use std::path::Path;
 use std::sync::Arc;
 

@@ -8,9 +8,9 @@
 //! | first sequence u64 | term u64 | vote u64 | commit u64 | capacity in units of 8 bytes u32 | crc u32
 //! ```
 
-use crate::disk;
 use crate::error::Error;
 use crate::frame::{HARD_STATE, HardState, Position, hard_state, u32_at, u64_at};
+use muster_generations::disk;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use std::fs::{self, File};

@@ -277,7 +277,7 @@ fn an_interrupted_checkpoint_is_swept() {
     assert!(matches!(again, Error::NotNewer { index: 1, last: 1 }));
     let twice = [(vec![1], vec![1]), (vec![1], vec![2])];
     let again = opened.checkpoints.write(&meta(2), twice).expect_err("refused");
-    assert!(matches!(again, Error::KeyCount { expected: 2, found: 1, .. }));
+    assert!(matches!(again, Error::Generations(muster_generations::Error::KeyCount { expected: 2, found: 1, .. })));
     opened.checkpoints.write(&meta(2), state(2)).expect("goes on");
 }
 

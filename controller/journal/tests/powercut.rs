@@ -262,7 +262,7 @@ fn a_full_disk_is_an_error_and_nothing_is_half_done() {
     assert!(matches!(opened.journal.append(&[record(written + 1)], hard), Err(Error::DiskFull { .. })));
     let meta = Meta { index: 1, term: 1, membership: vec![] };
     let error = opened.checkpoints.write(&meta, state(1)).expect_err("no room for sled");
-    assert!(matches!(error, Error::DiskFull { .. } | Error::Sled { .. } | Error::Io { .. }), "{error}");
+    assert!(matches!(error, Error::DiskFull { .. } | Error::Generations(_) | Error::Io { .. }), "{error}");
     drop(opened);
     let mut opened = open(&data, OPTIONS).expect("opens on the full disk");
     assert_eq!(opened.recovered.records.len() as u64, written);

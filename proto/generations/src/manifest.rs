@@ -3,19 +3,22 @@
 //! It is checked before sled sees a byte, so that damaged files are a message here and not a panic there. Lines of text,
 //! for whoever looks at it in need; the last line is the checksum of those before.
 
-use crate::checkpoint::Meta;
 use crate::disk;
 use crate::error::Error;
+use crate::generation::Kind;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
 const NAME: &str = "MANIFEST";
-const FORMAT: u32 = 1;
+
+/// What a generation says of itself: names and values, in order. Names are words, and neither `keys` nor `file`; values are
+/// text without a line break.
+pub type About = Vec<(&'static str, String)>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
-    pub(crate) meta: Meta,
+    pub(crate) about: Vec<(String, String)>,
     pub(crate) keys: u64,
     files: Vec<Listed>,
 }
@@ -30,22 +33,22 @@ struct Listed {
 
 impl Manifest {
     /// Lists the files below `dir/db` as they are now.
-    pub(crate) fn take(dir: &Path, meta: Meta, keys: u64) -> Result<Self, Error> {
-        let mut files = Vec::new();
-        walk(&dir.join("db"), "", &mut files)?;
-        files.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self { meta, keys, files })
+    pub(crate) fn take(dir: &Path, about: &About, keys: u64) -> Result<Self, Error> {
+        debug_assert!(about.iter().all(|(name, value)| is_line(name, value)), "{about:?}");
+        let about = about.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        Ok(Self { about, keys, files: listed(dir)? })
     }
 
-    pub(crate) fn write(&self, dir: &Path) -> Result<(), Error> {
-        disk::replace_file(&dir.join(NAME), dir, self.to_text().as_bytes())
+    pub(crate) fn write(&self, dir: &Path, kind: Kind) -> Result<(), Error> {
+        disk::replace_file(&dir.join(NAME), dir, self.to_text(kind).as_bytes())
     }
 
-    fn to_text(&self) -> String {
-        let mut text = format!("muster checkpoint {FORMAT}\n");
+    fn to_text(&self, kind: Kind) -> String {
+        let mut text = format!("{} {}\n", kind.name, kind.format);
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "position {} {}", self.meta.index, self.meta.term);
-        let _ = writeln!(text, "membership {}", to_hex(&self.meta.membership));
+        for (name, value) in &self.about {
+            let _ = writeln!(text, "{name} {value}");
+        }
         let _ = writeln!(text, "keys {}", self.keys);
         for file in &self.files {
             let _ = writeln!(text, "file {} {:08x} {}", file.length, file.crc, file.name);
@@ -57,8 +60,8 @@ impl Manifest {
     /// Reads the manifest of the generation in `dir`.
     ///
     /// # Errors
-    /// [`Error::Damaged`] when it is not what was written.
-    pub(crate) fn read(dir: &Path) -> Result<Self, Error> {
+    /// [`Error::Damaged`] when it is not what was written; [`Error::Format`].
+    pub(crate) fn read(dir: &Path, kind: Kind) -> Result<Self, Error> {
         let path = dir.join(NAME);
         let bytes = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
         let text = std::str::from_utf8(&bytes).map_err(|_| Error::damaged(&path, 0, "no text"))?;
@@ -67,10 +70,11 @@ impl Manifest {
         if last != format!("crc {:08x}\n", crc32c::crc32c(body.as_bytes())) {
             return Err(Error::damaged(&path, 0, "wrong checksum"));
         }
-        if let Some(found) = body.lines().next().and_then(|l| l.strip_prefix("muster checkpoint ")?.parse().ok())
-            && found != FORMAT
-        {
-            return Err(Error::Format { path, found, known: FORMAT });
+        let heading = body.lines().next().and_then(|l| l.strip_prefix(kind.name)?.strip_prefix(' ')?.parse().ok());
+        match heading {
+            Some(found) if found == kind.format => {}
+            Some(found) => return Err(Error::Format { path, found, known: kind.format }),
+            None => return Err(Error::damaged(&path, 0, format!("no {}", kind.name))),
         }
         parse(body).ok_or_else(|| Error::damaged(&path, 0, "a line is not understood"))
     }
@@ -81,10 +85,10 @@ impl Manifest {
     /// [`Error::Damaged`] names the first file that differs.
     pub(crate) fn verify(&self, dir: &Path) -> Result<(), Error> {
         let db = dir.join("db");
-        let now = Self::take(dir, self.meta.clone(), self.keys)?;
+        let now = listed(dir)?;
         for listed in &self.files {
             let path = db.join(&listed.name);
-            match now.files.iter().find(|file| file.name == listed.name) {
+            match now.iter().find(|file| file.name == listed.name) {
                 None => return Err(Error::damaged(&path, 0, "missing")),
                 Some(file) if file.length != listed.length => {
                     let what = format!("{} bytes long instead of {}", file.length, listed.length);
@@ -94,27 +98,44 @@ impl Manifest {
                 Some(_) => {}
             }
         }
-        match now.files.iter().find(|file| !self.files.iter().any(|listed| listed.name == file.name)) {
-            Some(extra) => Err(Error::damaged(&db.join(&extra.name), 0, "not part of the checkpoint")),
+        match now.iter().find(|file| !self.files.iter().any(|listed| listed.name == file.name)) {
+            Some(extra) => Err(Error::damaged(&db.join(&extra.name), 0, "not part of the generation")),
             None => Ok(()),
         }
     }
 }
 
-fn parse(body: &str) -> Option<Manifest> {
-    let mut lines = body.lines().skip(1);
-    let (index, term) = lines.next()?.strip_prefix("position ")?.split_once(' ')?;
-    let membership = from_hex(lines.next()?.strip_prefix("membership ")?)?;
-    let keys = lines.next()?.strip_prefix("keys ")?.parse().ok()?;
-    let files = lines.map(parse_file).collect::<Option<_>>()?;
-    Some(Manifest { meta: Meta { index: index.parse().ok()?, term: term.parse().ok()?, membership }, keys, files })
+fn is_line(name: &str, value: &str) -> bool {
+    let word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric());
+    word && !["keys", "file"].contains(&name) && !value.contains('\n')
 }
 
-fn parse_file(line: &str) -> Option<Listed> {
-    let mut parts = line.strip_prefix("file ")?.splitn(3, ' ');
+fn parse(body: &str) -> Option<Manifest> {
+    let mut lines = body.lines().skip(1).map(|line| line.split_once(' '));
+    let mut about = Vec::new();
+    let keys = loop {
+        match lines.next()?? {
+            ("keys", keys) => break keys.parse().ok()?,
+            (name, value) => about.push((name.to_owned(), value.to_owned())),
+        }
+    };
+    let files = lines.map(|line| line.filter(|(name, _)| *name == "file").and_then(|(_, rest)| parse_file(rest)));
+    Some(Manifest { about, keys, files: files.collect::<Option<_>>()? })
+}
+
+fn parse_file(rest: &str) -> Option<Listed> {
+    let mut parts = rest.splitn(3, ' ');
     let length = parts.next()?.parse().ok()?;
     let crc = u32::from_str_radix(parts.next()?, 16).ok()?;
     Some(Listed { name: parts.next()?.to_owned(), length, crc })
+}
+
+/// The files below `dir/db` as they are, by name.
+fn listed(dir: &Path) -> Result<Vec<Listed>, Error> {
+    let mut files = Vec::new();
+    walk(&dir.join("db"), "", &mut files)?;
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
 }
 
 fn walk(dir: &Path, prefix: &str, out: &mut Vec<Listed>) -> Result<(), Error> {
@@ -132,20 +153,4 @@ fn walk(dir: &Path, prefix: &str, out: &mut Vec<Listed>) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut out, b| {
-        // Writing to a String cannot fail.
-        let _ = write!(out, "{b:02x}");
-        out
-    })
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let (pairs, odd) = text.as_bytes().as_chunks::<2>();
-    if !odd.is_empty() {
-        return None;
-    }
-    pairs.iter().map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }

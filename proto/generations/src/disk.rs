@@ -1,17 +1,17 @@
-//! The few things that are done to files, each durable on return.
+//! The few things that are done to files, each durable on return. Every function names file and act in its [`Error`].
 
 use crate::error::Error;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Makes the entries of a folder durable: creations, renames, removals.
-pub(crate) fn sync_dir(dir: &Path) -> Result<(), Error> {
+pub fn sync_dir(dir: &Path) -> Result<(), Error> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(|e| Error::io("sync the folder", dir, e))
 }
 
 /// Makes a folder and everything below durable.
-pub(crate) fn sync_tree(dir: &Path) -> Result<(), Error> {
+pub fn sync_tree(dir: &Path) -> Result<(), Error> {
     for entry in list(dir)? {
         let kind = entry.file_type().map_err(|e| Error::io("look at", &entry.path(), e))?;
         if kind.is_dir() {
@@ -24,7 +24,7 @@ pub(crate) fn sync_tree(dir: &Path) -> Result<(), Error> {
 }
 
 /// Creates a folder and its parents, durably.
-pub(crate) fn create_dir(dir: &Path) -> Result<(), Error> {
+pub fn create_dir(dir: &Path) -> Result<(), Error> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -38,12 +38,13 @@ pub(crate) fn create_dir(dir: &Path) -> Result<(), Error> {
     dir.parent().filter(|p| !p.as_os_str().is_empty()).map_or(Ok(()), sync_dir)
 }
 
-pub(crate) fn list(dir: &Path) -> Result<Vec<fs::DirEntry>, Error> {
+/// The entries of a folder.
+pub fn list(dir: &Path) -> Result<Vec<fs::DirEntry>, Error> {
     fs::read_dir(dir).and_then(|entries| entries.collect()).map_err(|e| Error::io("list", dir, e))
 }
 
 /// Removes a file and makes that durable. A file that is gone already is no error.
-pub(crate) fn remove_file(path: &Path, dir: &Path) -> Result<(), Error> {
+pub fn remove_file(path: &Path, dir: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
         _ => sync_dir(dir),
@@ -51,7 +52,7 @@ pub(crate) fn remove_file(path: &Path, dir: &Path) -> Result<(), Error> {
 }
 
 /// Removes a folder with everything below. One that is gone already is no error.
-pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
+pub fn remove_tree(path: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
         _ => Ok(()),
@@ -59,7 +60,7 @@ pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
 }
 
 /// Replaces a small file in one step: temporary name, sync, rename, sync of the folder.
-pub(crate) fn replace_file(path: &Path, dir: &Path, contents: &[u8]) -> Result<(), Error> {
+pub fn replace_file(path: &Path, dir: &Path, contents: &[u8]) -> Result<(), Error> {
     let temporary = path.with_extension("tmp");
     let write = || -> io::Result<()> {
         let mut file = File::create(&temporary)?;
@@ -75,8 +76,8 @@ pub(crate) fn replace_file(path: &Path, dir: &Path, contents: &[u8]) -> Result<(
     sync_dir(dir)
 }
 
-/// Checksum and length of a file, read in pieces.
-pub(crate) fn checksum(path: &Path) -> Result<(u64, u32), Error> {
+/// Length of a file and its CRC-32C, read in pieces.
+pub fn checksum(path: &Path) -> Result<(u64, u32), Error> {
     let fail = |e| Error::io("read", path, e);
     let mut file = File::open(path).map_err(fail)?;
     let mut buffer = vec![0; 256 << 10];
@@ -88,30 +89,5 @@ pub(crate) fn checksum(path: &Path) -> Result<(u64, u32), Error> {
         }
         length += n as u64;
         crc = crc32c::crc32c_append(crc, &buffer[..n]);
-    }
-}
-
-/// Held while this process works in a folder. The kernel lets go of it when the process ends, however it ends.
-#[derive(Debug)]
-pub(crate) struct Lock {
-    _file: File,
-}
-
-impl Lock {
-    /// # Errors
-    /// [`Error::Locked`] when another process (or another opening in this one) holds it.
-    pub(crate) fn take(dir: &Path) -> Result<Self, Error> {
-        let path: PathBuf = dir.join("LOCK");
-        let file = File::options()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|e| Error::io("open", &path, e))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::Locked { path }),
-            Err(TryLockError::Error(e)) => Err(Error::io("lock", &path, e)),
-        }
     }
 }
