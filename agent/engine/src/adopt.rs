@@ -8,12 +8,17 @@ use crate::{
     container::{Begin, Handle, at_daemon_start, bring_down, forget_places, spawn},
     engine::Shared,
     error::OpenError,
-    record::{Durability, Phase, Record, durable},
+    record::{Durability, Phase, Record, durable, folder},
     volume::owner_of_root,
 };
 use futures_util::{StreamExt, stream};
 use muster_runtime::{Adopted, ExitStatus, Status};
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Containers asked about at the same time.
 const AT_ONCE: usize = 16;
@@ -23,6 +28,8 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// What a container is to be after the start.
 struct Found {
     record: Record,
+    /// It is not what its file says any more.
+    changed: bool,
     alive: bool,
     /// It ran, and how it has ended since.
     ended: Option<ExitStatus>,
@@ -37,8 +44,8 @@ struct Found {
 /// # Errors
 /// When the folder, the runtime or the image store cannot be read. One bad record is logged and left alone.
 pub(crate) async fn adopt(shared: &Arc<Shared>) -> Result<(), OpenError> {
-    let (records, mut keep) = read_records(&shared.config.data_dir.join("containers"))?;
-    let roots = shared.roots.all().await?;
+    let (records, mut keep) = read_records(shared.config.data_dir.join("containers")).await?;
+    let roots: BTreeMap<String, bool> = shared.roots.all().await?.into_iter().collect();
     let looks = stream::iter(records).map(|record| {
         let (id, roots) = (record.id.clone(), &roots);
         async move { (id, look(shared, record, roots).await) }
@@ -61,12 +68,15 @@ pub(crate) async fn adopt(shared: &Arc<Shared>) -> Result<(), OpenError> {
     shared.sweep_run_dir(&keep).map_err(OpenError::io("sweep", &shared.config.run_dir))?;
     sweep_roots(shared, &found, &roots).await;
     found.iter().filter(|f| f.alive || f.ended.is_some()).for_each(|f| shared.hold_endpoints(&f.record));
-    let unknown: Vec<String> = keep.iter().filter(|id| !found.iter().any(|f| f.record.id == **id)).cloned().collect();
+    let known: BTreeSet<&str> = found.iter().map(|f| f.record.id.as_str()).collect();
+    let unknown: Vec<String> = keep.iter().filter(|id| !known.contains(id.as_str())).cloned().collect();
     shared.hold_endpoints_of(&unknown);
     shared.settle_at_start().await;
+    let with_execs = shared.containers_with_execs();
     let mut ended = Vec::new();
     for found in found {
-        ended.extend(enter(shared, found).await);
+        let has_execs = with_execs.contains(&found.record.id);
+        ended.extend(enter(shared, found, has_execs).await);
     }
     // Whoever asks an open engine shall hear how things are, not how they were.
     let settled_by = tokio::time::Instant::now() + SETTLE;
@@ -82,23 +92,26 @@ pub(crate) async fn adopt(shared: &Arc<Shared>) -> Result<(), OpenError> {
 }
 
 /// The records in order of their making, and the ids of those that cannot be read: what they own is kept.
-fn read_records(folder: &Path) -> Result<(Vec<Record>, Vec<String>), OpenError> {
+async fn read_records(containers: PathBuf) -> Result<(Vec<Record>, Vec<String>), OpenError> {
+    let said = OpenError::io("read", &containers);
+    let read = tokio::task::spawn_blocking(move || sort_out(&containers)).await;
+    read.unwrap_or_else(|e| Err(said(std::io::Error::other(e))))
+}
+
+fn sort_out(containers: &Path) -> Result<(Vec<Record>, Vec<String>), OpenError> {
     let (mut records, mut unreadable) = (Vec::new(), Vec::new());
-    for entry in fs::read_dir(folder).map_err(OpenError::io("read", folder))? {
-        let path = entry.map_err(OpenError::io("read", folder))?.path();
-        let id = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        durable::sweep(&path)?;
-        match Record::read(&path) {
-            Ok(Some(record)) if id == record.id => records.push(record),
+    for folder::Read { path, name, record } in folder::read_all::<Record>(containers)? {
+        match record {
+            Ok(Some(record)) if name == record.id => records.push(record),
             Ok(Some(_)) => {
                 tracing::error!(path = %path.display(), "a container record is not of its folder and is left alone");
-                unreadable.push(id);
+                unreadable.push(name);
             }
             // Half-made or half-removed: nobody was told that it exists.
             Ok(None) => durable::remove_tree(&path)?,
             Err(e) => {
                 tracing::error!(error = %e, "a container record cannot be read and is left alone");
-                unreadable.push(id);
+                unreadable.push(name);
             }
         }
     }
@@ -106,17 +119,24 @@ fn read_records(folder: &Path) -> Result<(Vec<Record>, Vec<String>), OpenError> 
     Ok((records, unreadable))
 }
 
-async fn look(shared: &Arc<Shared>, mut record: Record, roots: &[(String, bool)]) -> Result<Found, OpenError> {
-    let adopted = shared.config.runtime.adopt(&record.id, &shared.folder(&record.id)).await?;
+async fn look(shared: &Arc<Shared>, mut record: Record, roots: &BTreeMap<String, bool>) -> Result<Found, OpenError> {
+    let runtime = &shared.config.runtime;
     let ran = matches!(record.state.phase, Phase::Running | Phase::Starting | Phase::Restarting);
-    let half_made = record.state.phase == Phase::Creating
-        || (record.state.started_at.is_zero() && !roots.iter().any(|(id, _)| *id == record.id));
+    // Of one that was seen to end, and of which the runtime has nothing, there is nothing to ask.
+    let adopted = if ran || runtime.has_traces(&record.id) {
+        runtime.adopt(&record.id, &shared.folder(&record.id)).await?
+    } else {
+        Adopted::Unknown
+    };
+    let half_made =
+        record.state.phase == Phase::Creating || (record.state.started_at.is_zero() && !roots.contains_key(&record.id));
+    let before = record.clone();
     let mut ended = None;
     let alive = match adopted {
         Adopted::Alive { status: Status::Running | Status::Paused, .. } if ran => take_up(&mut record, &adopted),
         // Created and not let run: its start was never answered.
         Adopted::Alive { .. } => {
-            shared.config.runtime.delete(&record.id, true).await?;
+            runtime.delete(&record.id, true).await?;
             note_end(&mut record, ran, None);
             false
         }
@@ -126,7 +146,7 @@ async fn look(shared: &Arc<Shared>, mut record: Record, roots: &[(String, bool)]
             false
         }
         Adopted::Exited(status) => {
-            shared.config.runtime.delete(&record.id, true).await?;
+            runtime.delete(&record.id, true).await?;
             note_end(&mut record, ran, Some(&status));
             false
         }
@@ -141,7 +161,8 @@ async fn look(shared: &Arc<Shared>, mut record: Record, roots: &[(String, bool)]
     let remove = half_made || state.phase == Phase::Removing || (gone && started_before && record.host.auto_remove);
     let wanted = at_daemon_start(record.restart_policy(), ran, state.stopped_by_user, state.exit_code);
     let start = gone && !remove && started_before && wanted;
-    Ok(Found { record, alive, ended, start, remove })
+    let changed = record != before;
+    Ok(Found { record, changed, alive, ended, start, remove })
 }
 
 fn take_up(record: &mut Record, adopted: &Adopted) -> bool {
@@ -187,13 +208,14 @@ fn note_end(record: &mut Record, ran: bool, status: Option<&muster_runtime::Exit
 }
 
 /// Unmounts the roots of containers that do not run, and removes those that no record owns.
-async fn sweep_roots(shared: &Shared, found: &[Found], roots: &[(String, bool)]) {
+async fn sweep_roots(shared: &Shared, found: &[Found], roots: &BTreeMap<String, bool>) {
+    let alive: BTreeMap<&str, bool> = found.iter().map(|f| (f.record.id.as_str(), f.alive)).collect();
     for (id, mounted) in roots {
         let owner = owner_of_root(id);
-        match found.iter().find(|f| f.record.id == owner) {
-            Some(f) if f.alive => {}
-            Some(_) if *mounted => shared.roots.unmount(id).await,
-            Some(_) => {}
+        match alive.get(owner) {
+            Some(true) => {}
+            Some(false) if *mounted => shared.roots.unmount(id).await,
+            Some(false) => {}
             // Of a record that cannot be read: kept with it.
             None if shared.folder(owner).exists() => {}
             None => {
@@ -206,8 +228,8 @@ async fn sweep_roots(shared: &Shared, found: &[Found], roots: &[(String, bool)])
 }
 
 /// Enters a container into the engine; answers with it if it has ended and its owner is still to note that.
-async fn enter(shared: &Arc<Shared>, found: Found) -> Option<Arc<Handle>> {
-    let Found { mut record, alive, ended, start, remove } = found;
+async fn enter(shared: &Arc<Shared>, found: Found, has_execs: bool) -> Option<Arc<Handle>> {
+    let Found { mut record, mut changed, alive, ended, start, remove } = found;
     if remove {
         bring_down(shared, &record, false).await;
         if let Err(e) = shared.discard_container(&record, record.host.auto_remove).await {
@@ -218,6 +240,7 @@ async fn enter(shared: &Arc<Shared>, found: Found) -> Option<Arc<Handle>> {
     if shared.containers.reserve(&record.name, &record.id).is_err() {
         tracing::error!(container.id = %record.id, name = %record.name, "two records have one name: this one goes by its id");
         record.name = record.id.clone();
+        changed = true;
     }
     shared.volumes.hold(&record);
     if alive {
@@ -229,18 +252,21 @@ async fn enter(shared: &Arc<Shared>, found: Found) -> Option<Arc<Handle>> {
     }
     if start {
         record.state.phase = Phase::Restarting;
+        changed = true;
         shared.hold_attachments(&record);
     }
     if !alive && !start {
         // What the cluster still keeps for it is given back: nobody says that it is held.
+        changed |= record.places.iter().any(|p| p.attachment.is_some());
         record.places.iter_mut().for_each(|p| p.attachment = None);
     }
-    if let Err(e) = shared.write_record(&record, Durability::Process).await {
+    // A thousand stopped containers are as they were: nothing is written.
+    if changed && let Err(e) = shared.write_record(&record, Durability::Process).await {
         tracing::error!(container.id = %record.id, error = %e, "cannot write a record");
     }
     if alive {
         shared.take_up_execs(&record).await;
-    } else {
+    } else if has_execs {
         shared.forget_execs(&record.id).await;
     }
     match ended {

@@ -159,7 +159,7 @@ impl Shared {
 
     /// Where what is known of a container's execs is kept; gone after a reboot, as they are.
     pub fn execs_folder(&self, id: &str) -> PathBuf {
-        self.config.run_dir.join("execs").join(id)
+        self.config.run_dir.join(crate::exec::KEPT_FOLDER).join(id)
     }
 
     /// Where the shared memory of a container is mounted, if others may share it.

@@ -3,6 +3,8 @@
 
 mod kept;
 
+pub(crate) use kept::FOLDER as KEPT_FOLDER;
+
 use crate::{container::pump, detach::Detector, engine::Shared, error, names, record::Record};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};

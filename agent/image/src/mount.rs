@@ -3,9 +3,12 @@
 //! The mount API takes each lower folder by itself (`lowerdir+`, Linux 6.7) and so up to 500 of them. Older kernels get
 //! one option string, which is cut at 4 KiB; there the layers are named by descriptors, which makes room for about 200.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
@@ -130,9 +133,43 @@ pub(crate) fn is_mounted(path: &Path) -> Result<bool> {
     }
 }
 
+/// Everything that something is mounted at.
+///
+/// Source: proc_pid_mountinfo(5); blanks and backslashes in paths are written as a backslash and three octal digits.
+pub(crate) fn mounted() -> Result<HashSet<PathBuf>> {
+    let table = Path::new("/proc/self/mountinfo");
+    let text = std::fs::read(table).at("read", table)?;
+    let points = text.split(|b| *b == b'\n').filter_map(|line| line.split(|b| *b == b' ').nth(4));
+    Ok(points.map(|point| PathBuf::from(OsString::from_vec(unescaped(point)))).collect())
+}
+
+fn unescaped(mut text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    while let Some((first, rest)) = text.split_first() {
+        let octal = rest.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                text = &rest[3..];
+            }
+            None => {
+                out.push(*first);
+                text = rest;
+            }
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_in_the_table_of_mounts_are_read_as_they_are() {
+        assert_eq!(unescaped(br"/a\040b\134c\011/d"), b"/a b\\c\t/d");
+        assert_eq!(unescaped(br"/a\04"), br"/a\04");
+    }
 
     #[test]
     fn older_kernels_mount_130_layers_by_descriptor() -> std::result::Result<(), Box<dyn std::error::Error>> {

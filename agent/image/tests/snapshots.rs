@@ -151,7 +151,7 @@ async fn layers_outlive_their_image_while_a_container_stands_on_them() -> TestRe
     assert_eq!(store.root_fs("c1").await?, root_fs);
     let _mounted = Mounted(&root_fs);
     store.mount(&root_fs).await?;
-    assert!(store.snapshots().await?.iter().any(|s| s.id == "c1" && s.mounted && s.image == image.id));
+    assert!(store.snapshots().await?.iter().any(|s| s.id == "c1" && s.mounted));
     store.remove_snapshot("c1").await?;
     assert!(!is_mounted(&root_fs.merged) && store.snapshots().await?.is_empty());
     assert!(matches!(store.remove_snapshot("c1").await, Err(Error::NoSuchSnapshot(_))));

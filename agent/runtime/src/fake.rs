@@ -325,6 +325,10 @@ impl Runtime for FakeRuntime {
         }
     }
 
+    fn has_traces(&self, id: &str) -> bool {
+        self.lock().processes.contains_key(&(id.to_owned(), None))
+    }
+
     async fn sweep(&self, keep: &[String]) -> Result<Vec<String>> {
         let mut inner = self.lock();
         let mut gone: Vec<String> =

@@ -142,6 +142,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// [`Runtime::create`]. What has lost its shim is killed and reported as [`Adopted::Exited`] with an error text.
     async fn adopt(&self, id: &str, state_dir: &Path) -> Result<Adopted>;
 
+    /// Whether there is anything of the container in the run folder: where not, [`Runtime::adopt`] can only tell how it ended,
+    /// which the owner of a container that was seen to end knows. Costs next to nothing.
+    fn has_traces(&self, id: &str) -> bool;
+
     /// Deletes by force every container, exec and leftover in the run folder whose id is not in `keep`; answers with the
     /// ids that were removed.
     async fn sweep(&self, keep: &[String]) -> Result<Vec<String>>;

@@ -12,12 +12,16 @@ use crate::{
 use muster_model::{Timestamp, engine::ExecConfig};
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeSet,
     fs,
     path::Path,
     sync::{Arc, Mutex},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+
+/// Below the run folder: a folder per container.
+pub(crate) const FOLDER: &str = "execs";
 
 #[derive(Serialize, Deserialize)]
 enum KeptProgress {
@@ -109,6 +113,12 @@ impl Shared {
                 self.watch_exec(exec, record.clone());
             }
         }
+    }
+
+    /// The containers of which execs are known from the daemon before.
+    pub(crate) fn containers_with_execs(&self) -> BTreeSet<String> {
+        let entries = fs::read_dir(self.config.run_dir.join(FOLDER)).into_iter().flatten().flatten();
+        entries.filter_map(|e| e.file_name().into_string().ok()).collect()
     }
 
     /// Forgets the execs of a container that is gone, or whose processes are.

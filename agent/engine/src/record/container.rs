@@ -2,7 +2,7 @@
 //!
 //! Secrets never get here: they reach a container as files of a tmpfs that somebody else fills.
 
-use super::{Durability, FILE, RECENT, durable};
+use super::{Durability, FILE, RECENT, durable, folder::InFolder};
 use muster_model::{
     AttachmentId, Timestamp,
     engine::{ContainerConfig, Health, HostConfig},
@@ -258,11 +258,19 @@ impl Record {
         }
     }
 
-    /// Reads the record of a container's folder; `None` when there is none.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub fn read(folder: &Path) -> Result<Option<Self>, ReadError> {
+    fn read_file(path: &Path) -> Result<Option<Self>, ReadError> {
+        let Some(bytes) = durable::read(path)? else { return Ok(None) };
+        let record: Self =
+            serde_json::from_slice(&bytes).map_err(|source| ReadError::Json { path: path.to_owned(), source })?;
+        if record.version > VERSION {
+            return Err(ReadError::Newer { path: path.to_owned(), found: record.version });
+        }
+        Ok(Some(record))
+    }
+}
+
+impl InFolder for Record {
+    fn read(folder: &Path) -> Result<Option<Self>, ReadError> {
         if !folder.join(FILE).try_exists().map_err(durable::Error::at("look for", folder))? {
             return Ok(None);
         }
@@ -275,16 +283,6 @@ impl Record {
             Err(error) => return Err(error),
         }
         Self::read_file(&folder.join(FILE))
-    }
-
-    fn read_file(path: &Path) -> Result<Option<Self>, ReadError> {
-        let Some(bytes) = durable::read(path)? else { return Ok(None) };
-        let record: Self =
-            serde_json::from_slice(&bytes).map_err(|source| ReadError::Json { path: path.to_owned(), source })?;
-        if record.version > VERSION {
-            return Err(ReadError::Newer { path: path.to_owned(), found: record.version });
-        }
-        Ok(Some(record))
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the engine remembers on disk: one small file per container, network and volume.
 
 pub(crate) mod durable;
+pub(crate) mod folder;
 
 mod container;
 
-pub(crate) use container::{ClusterPlace, Got, Mounted, NO_MAC, Phase, Place, PublishedPort, Record, State};
+pub(crate) use container::{ClusterPlace, Got, Mounted, NO_MAC, Phase, Place, PublishedPort, ReadError, Record, State};
 pub(crate) use durable::Durability;
 
 /// Name of the record in a container's or volume's folder.

@@ -23,7 +23,10 @@ use crate::{
     events::Events,
     names,
     plugin::Plugins,
-    record::{Durability, FILE, Mounted, Record, durable},
+    record::{
+        Durability, FILE, Mounted, ReadError, Record, durable,
+        folder::{self, InFolder},
+    },
 };
 use active::Active;
 use muster_calls::{Error, Filters, Result};
@@ -68,6 +71,14 @@ impl VolumeRecord {
     }
 }
 
+impl InFolder for VolumeRecord {
+    fn read(folder: &Path) -> std::result::Result<Option<Self>, ReadError> {
+        let path = folder.join(FILE);
+        let Some(bytes) = durable::read(&path)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|source| ReadError::Json { path, source })
+    }
+}
+
 /// All volumes of one engine.
 #[derive(Debug)]
 pub(crate) struct Volumes {
@@ -98,15 +109,12 @@ impl Volumes {
     pub fn open(folder: &Path, plugins: Arc<Plugins>) -> std::result::Result<Self, OpenError> {
         fs::create_dir_all(folder).map_err(OpenError::io("create", folder))?;
         let mut inner = Inner::default();
-        for entry in fs::read_dir(folder).map_err(OpenError::io("read", folder))? {
-            let path = entry.map_err(OpenError::io("read", folder))?.path();
-            durable::sweep(&path)?;
-            match durable::read(&path.join(FILE))?.map(|bytes| serde_json::from_slice::<VolumeRecord>(&bytes)) {
-                Some(Ok(record)) => drop(inner.by_name.insert(record.name.clone(), record)),
-                Some(Err(e)) => {
-                    tracing::error!(path = %path.display(), error = %e, "a volume record cannot be read and is left alone")
-                }
-                None => {
+        for folder::Read { path, record, .. } in folder::read_all::<VolumeRecord>(folder)? {
+            match record {
+                Ok(Some(record)) => drop(inner.by_name.insert(record.name.clone(), record)),
+                Err(ReadError::File(e)) => return Err(e.into()),
+                Err(e) => tracing::error!(error = %e, "a volume record cannot be read and is left alone"),
+                Ok(None) => {
                     // A half-removed one may still be mounted: what is mounted there is not ours to delete.
                     options::unmount(&path.join(DATA));
                     durable::remove_tree(&path)?

@@ -206,6 +206,12 @@ impl Runtime for RuncRuntime {
         self.find_again(id, state_dir).await
     }
 
+    fn has_traces(&self, id: &str) -> bool {
+        // An id that is no plain file name is adopt's to refuse.
+        let process = ProcessRef::Container(id);
+        self.folders.check(process).is_err() || self.folders.of(process).exists()
+    }
+
     async fn sweep(&self, keep: &[String]) -> Result<Vec<String>> {
         self.sweep_all(keep).await
     }
