@@ -9,21 +9,29 @@
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+# give_up WHY: ends by the script's own `failed`, which cleans up, where it has one
+give_up() { if [ "$(type -t failed)" = function ]; then failed "$*"; else die "$*"; fi; }
 
-# need_packages PACKAGE...: installs those that are missing
+# need_packages PACKAGE...: installs those that are missing. None of their services is started by it: a registry or an engine of
+# the distribution's would take the ports that ours are to have (policy-rc.d, Debian policy 9.3.3.1; exit 101 forbids).
 need_packages() {
-  local missing=() p
+  local missing=() p policy=/usr/sbin/policy-rc.d made=0 rc
   for p in "$@"; do dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p"); done
   [ ${#missing[@]} -eq 0 ] && return 0
   echo "installing: ${missing[*]}"
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"${APT_LOG:-/dev/null}" 2>&1 ||
-    die "these packages could not be installed: ${missing[*]} (apt-get install says why)"
+  [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy && made=1; }
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"${APT_LOG:-/dev/null}" 2>&1
+  rc=$?
+  [ $made = 0 ] || rm -f $policy
+  [ $rc = 0 ] || die "these packages could not be installed: ${missing[*]} (apt-get install says why)"
 }
 
 # check_machine: says in one line what is missing and what would help
 check_machine() {
   [ "$(id -u)" = 0 ] || die "root is needed, to make namespaces, cgroups and mounts: sudo $0"
   command -v apt-get >/dev/null || die "this script installs packages with apt-get: run it on Debian or Ubuntu"
+  local kernel; kernel=$(uname -r)
+  [ "$(printf '6.1\n%s\n' "$kernel" | sort -V | head -n 1)" = 6.1 ] || die "this kernel is $kernel: 6.1 or newer is needed, for eBPF as Muster uses it"
   command -v cargo >/dev/null || die "cargo is not in PATH: install the Rust toolchain, version 1.95 or newer"
   [ -e /sys/fs/cgroup/cgroup.controllers ] || [ -e /sys/fs/cgroup/unified/cgroup.controllers ] ||
     die "no cgroup v2 hierarchy at /sys/fs/cgroup: boot with systemd.unified_cgroup_hierarchy=1, or mount one at /sys/fs/cgroup/unified"
@@ -105,16 +113,25 @@ host_kill() {
   true
 }
 
+# port_is_free PORT: whether nobody on this machine holds it, on any address
+port_is_free() { [ -z "$(ss -Hltn "sport = :$1")" ]; }
+
 # registry_up: Debian's docker-registry on this machine's port of the switch
 registry_up() {
-  local i
+  local i pid
   mkdir -p "$W/registry"
   printf 'version: 0.1\nlog: {level: error}\nstorage:\n  filesystem: {rootdirectory: %s}\nhttp: {addr: "%s:%s"}\n' \
     "$W/registry/data" "$(me_ip)" "$REGISTRY_PORT" >"$W/registry/config.yml"
   setsid docker-registry serve "$W/registry/config.yml" </dev/null >"$W/registry/log" 2>&1 &
-  echo $! >"$W/registry/pid"
-  for i in $(seq 100); do curl -s -m 1 -o /dev/null "http://$(me_ip):$REGISTRY_PORT/v2/" && return 0; sleep 0.1; done
-  die "the registry does not answer at $(me_ip):$REGISTRY_PORT: $(tail -n 1 "$W/registry/log")"
+  pid=$!
+  echo $pid >"$W/registry/pid"
+  # It has to be this one that answers: another on the same port may, and then this one has ended.
+  for i in $(seq 100); do
+    kill -0 $pid 2>/dev/null || break
+    [ "$(curl -s -m 1 -o /dev/null -w '%{http_code}' "http://$(me_ip):$REGISTRY_PORT/v2/")" = 200 ] && kill -0 $pid 2>/dev/null && return 0
+    sleep 0.1
+  done
+  give_up "the registry does not serve at $(me_ip):$REGISTRY_PORT: $(tail -n 1 "$W/registry/log")"
 }
 
 # blob_put REPOSITORY FILE: uploads a file by its digest, which it prints
@@ -150,12 +167,12 @@ image_put() {
   local arch; case $(uname -m) in x86_64) arch=amd64 ;; aarch64) arch=arm64 ;; *) arch=$(uname -m) ;; esac
   printf '{"architecture":"%s","os":"linux","config":%s,"rootfs":{"type":"layers","diff_ids":["%s"]},"history":[{"created":"1970-01-01T00:00:00Z","created_by":"busybox-static"}]}' \
     "$arch" "$run" "$diff" >"$W/image/config.json"
-  layer=$(blob_put "$1" "$W/image/layer.tar.gz") && config=$(blob_put "$1" "$W/image/config.json") || die "the image could not be put into the registry"
+  layer=$(blob_put "$1" "$W/image/layer.tar.gz") && config=$(blob_put "$1" "$W/image/config.json") || give_up "the image could not be put into the registry"
   size_layer=$(stat -c %s "$W/image/layer.tar.gz"); size_config=$(stat -c %s "$W/image/config.json")
   printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"%s","size":%s},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"%s","size":%s}]}' \
     "$config" "$size_config" "$layer" "$size_layer" >"$W/image/manifest.json"
   curl -sS -f -o /dev/null -X PUT -H 'Content-Type: application/vnd.oci.image.manifest.v1+json' --data-binary "@$W/image/manifest.json" \
-    "http://$(me_ip):$REGISTRY_PORT/v2/$1/manifests/$2" || die "the image's manifest could not be put into the registry"
+    "http://$(me_ip):$REGISTRY_PORT/v2/$1/manifests/$2" || give_up "the image's manifest could not be put into the registry"
   rm -rf "$r"
 }
 

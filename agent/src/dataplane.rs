@@ -16,7 +16,8 @@ use muster_engine::net::{Foreign, Network, NetworkError, Sandbox};
 use muster_model::{
     NodeId,
     assignment::AssignmentSet,
-    view::{Names, NodeView, PublishedKey, PublishedKey6},
+    net::Scope,
+    view::{Names, NetworkView, NodeView, PublishedKey, PublishedKey6},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,6 +41,7 @@ pub struct HostNetwork {
 enum Request {
     Attach(Box<Sandbox>, Option<DnsPorts>, oneshot::Sender<Result<(), NetworkError>>),
     Detach(String, oneshot::Sender<Result<(), NetworkError>>),
+    Forget(Scope),
     Assign(NodeId, Arc<AssignmentSet>),
     /// The host's own addresses or ways out are others now.
     HostChanged,
@@ -66,6 +68,8 @@ impl HostNetwork {
             plane,
             names: names.clone(),
             sandboxes: BTreeMap::new(),
+            lasting: BTreeMap::new(),
+            left: false,
             me: NodeId::default(),
             set: Arc::default(),
             // VXLAN over IPv4 takes 50 bytes: outer IP 20, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348, section 5).
@@ -168,6 +172,10 @@ impl Network for HostNetwork {
         result
     }
 
+    async fn forget(&self, network: Scope) {
+        let _ = self.tx.send(Request::Forget(network)).await; // The thread ends only with the daemon.
+    }
+
     fn provides_dns(&self) -> bool {
         true
     }
@@ -188,6 +196,11 @@ struct Keeper {
     plane: DataPlane,
     names: SharedNames,
     sandboxes: BTreeMap<String, (Sandbox, Option<DnsPorts>)>,
+    /// Networks of this host that had a container: they stay in the view until they are removed, so that the first container
+    /// and the last do not set the firewall's rule anew (a process of nft(8), 10 ms).
+    lasting: BTreeMap<Scope, NetworkView>,
+    /// A container that goes on has left a network: who asked for that sees it gone.
+    left: bool,
     me: NodeId,
     set: Arc<AssignmentSet>,
     overlay_mtu: u16,
@@ -238,13 +251,16 @@ impl Keeper {
         match request {
             Request::Attach(sandbox, dns, reply) => {
                 let id = sandbox.container_id.clone();
-                self.sandboxes.insert(id.clone(), (*sandbox, dns));
+                let keys: BTreeSet<String> = sandbox.endpoints.iter().map(|e| e.key.clone()).collect();
+                let before = self.sandboxes.insert(id.clone(), (*sandbox, dns));
+                self.left |= before.is_some_and(|(old, _)| old.endpoints.iter().any(|e| !keys.contains(&e.key)));
                 waiting.push((Some(id), reply));
             }
             Request::Detach(id, reply) => {
                 self.sandboxes.remove(&id);
                 waiting.push((None, reply));
             }
+            Request::Forget(network) => drop(self.lasting.remove(&network)),
             Request::Assign(me, set) => {
                 self.me = me;
                 self.set = set;
@@ -281,12 +297,19 @@ impl Keeper {
                 network.mtu = self.overlay_mtu;
             }
         }
+        for (scope, network) in &self.lasting {
+            view.networks.entry(*scope).or_insert_with(|| network.clone());
+        }
+        self.lasting = view.networks.iter().filter(|(s, _)| s.is_local()).map(|(s, n)| (*s, n.clone())).collect();
         let around = self.surroundings();
         let failed = if self.holding || self.last.as_ref().is_some_and(|(v, a)| *v == view && *a == around) {
             Ok(BTreeMap::new())
         } else {
             self.sync(view, around)
         };
+        if std::mem::take(&mut self.left) {
+            self.tidy();
+        }
         for (id, reply) in waiting {
             let outcome = match (&failed, id) {
                 (Err(e), Some(_)) => Err(NetworkError(e.clone())),
@@ -299,11 +322,23 @@ impl Keeper {
             };
             let _ = reply.send(outcome);
         }
+        self.tidy();
+    }
+
+    /// Takes away the interfaces of containers that are gone: that takes the kernel long, and nobody has to wait for it.
+    fn tidy(&mut self) {
+        if let Err(error) = self.plane.tidy() {
+            tracing::warn!(
+                error = format!("{:#}", anyhow::Error::new(error)),
+                "interfaces of containers that are gone stay"
+            );
+            self.last = None;
+        }
     }
 
     fn sync(&mut self, view: NodeView, around: Surroundings) -> Result<BTreeMap<String, String>, String> {
         self.last = None;
-        match self.plane.sync(&view, &around) {
+        match self.plane.apply(&view, &around) {
             Ok(report) => {
                 for (endpoint, why) in &report.failed {
                     tracing::warn!(%endpoint, %why, "an endpoint could not be wired");

@@ -101,11 +101,34 @@ impl DataPlane {
     /// # Errors
     /// What concerns the whole host; the parts that were done stay done.
     pub fn sync(&mut self, view: &NodeView, around: &Surroundings) -> Result<Report, Error> {
+        let report = self.apply(view, around)?;
+        self.tidy()?;
+        Ok(report)
+    }
+
+    /// [`DataPlane::sync`] but for the interfaces that are to go: nothing passes them any more, and [`DataPlane::tidy`] takes
+    /// them away. For who has somebody waiting.
+    ///
+    /// # Errors
+    /// As [`DataPlane::sync`].
+    pub fn apply(&mut self, view: &NodeView, around: &Surroundings) -> Result<Report, Error> {
         let started = Instant::now();
         let (host, path) = (self.host.clone(), self.host_path.clone());
         let mut report = host.run(&path, || self.sync_here(view, around))??;
         report.took = started.elapsed();
         Ok(report)
+    }
+
+    /// Removes the interfaces that the last [`DataPlane::apply`] left over.
+    ///
+    /// # Errors
+    /// [`Error::Netlink`], [`Error::Path`]; the next call of `apply` finds what is left.
+    pub fn tidy(&mut self) -> Result<(), Error> {
+        if self.ports.doomed().next().is_none() {
+            return Ok(());
+        }
+        let (host, path) = (self.host.clone(), self.host_path.clone());
+        host.run(&path, || self.ports.remove_doomed(&mut open_netlink()?, &mut self.hooks))?
     }
 
     /// What the kernel programs counted since the maps were made, on all processors together.
@@ -241,6 +264,7 @@ impl DataPlane {
         }
         // Endpoints that could not be looked at now may work still.
         wanted.extend(view.local.keys().map(|key| self.names.veth(key)));
+        wanted.extend(self.ports.doomed().cloned());
         let containers = &self.config.cgroup_v2_dir;
         let host = self.config.host_cgroup_dir.as_ref().filter(|dir| *dir != containers);
         let mut cgroups = Vec::new();

@@ -33,6 +33,8 @@ pub struct Ports {
     /// Host routes that were set: address -> interface index.
     routes: BTreeMap<Ipv4Addr, u32>,
     routes6: BTreeMap<Ipv6Addr, u32>,
+    /// Those that the view does not have any more. Their programs stay until they go, and drop what comes from them.
+    doomed: Vec<Link>,
 }
 
 /// What the work needs at hand; the calling thread is in the host's namespace.
@@ -116,7 +118,8 @@ impl Wanted<'_> {
 }
 
 impl Ports {
-    /// Makes the interfaces those of the view. Faults of single endpoints go into the report.
+    /// Makes the interfaces of the view. Faults of single endpoints go into the report. Those that are in it no more wait for
+    /// [`Ports::remove_doomed`].
     ///
     /// # Errors
     /// What concerns all of them.
@@ -146,10 +149,8 @@ impl Ports {
                 }
             }
         }
-        for link in links.iter().filter(|l| bench.names.owns(l) && !kept.contains(&l.name)) {
-            remove(link, bench)?;
-            report.removed.push(link.name.clone());
-        }
+        self.doomed = links.iter().filter(|l| bench.names.owns(l) && !kept.contains(&l.name)).cloned().collect();
+        report.removed.extend(self.doomed.iter().map(|link| link.name.clone()));
         let mut ports = BTreeMap::new();
         for w in &wanted {
             match self.ensure(w, by_name.get(w.veth.as_str()).copied(), bench) {
@@ -166,6 +167,20 @@ impl Ports {
             }
         }
         Ok(ports)
+    }
+
+    /// Names of the interfaces that go with [`Ports::remove_doomed`].
+    pub fn doomed(&self) -> impl Iterator<Item = &String> {
+        self.doomed.iter().map(|link| &link.name)
+    }
+
+    /// Removes the interfaces that the view does not have any more. The kernel takes some 10 ms for each: it waits until no
+    /// processor can hold it in its hands (synchronize_net).
+    ///
+    /// # Errors
+    /// [`Error::Netlink`], [`Error::Path`]; what is left is met again by the next [`Ports::reconcile`].
+    pub fn remove_doomed(&mut self, netlink: &mut Netlink, hooks: &mut Hooks) -> Result<(), Error> {
+        self.doomed.drain(..).try_for_each(|link| remove(&link, netlink, hooks))
     }
 
     fn want<'a>(
@@ -217,7 +232,7 @@ impl Ports {
             }
             stale => {
                 if let Some(link) = stale {
-                    remove(link, bench)?;
+                    remove(link, bench.netlink, bench.hooks)?;
                 }
                 self.cookies.remove(&place);
                 (create(w, &alias, bench)?, true)
@@ -292,9 +307,9 @@ fn open_namespaces(view: &NodeView) -> BTreeMap<&Path, io::Result<Netns>> {
     paths.into_iter().map(|path| (path, Netns::open(path))).collect()
 }
 
-fn remove(link: &Link, bench: &mut Bench<'_>) -> Result<(), Error> {
-    bench.hooks.forget(&link.name)?;
-    match bench.netlink.delete_link(link.index) {
+fn remove(link: &Link, netlink: &mut Netlink, hooks: &mut Hooks) -> Result<(), Error> {
+    hooks.forget(&link.name)?;
+    match netlink.delete_link(link.index) {
         Err(e) if e.raw_os_error() != Some(libc::ENODEV) => {
             Err(Error::Netlink { doing: format!("remove interface {}", link.name), source: e })
         }
@@ -311,7 +326,7 @@ fn create(w: &Wanted<'_>, alias: &str, bench: &mut Bench<'_>) -> Result<u32, Fau
     let done = finish(w, index, alias, bench);
     if done.is_err() {
         let link = Link { index, name: w.veth.clone(), alias: String::new(), mac: None, mtu: 0, ethernet: true };
-        if let Err(e) = remove(&link, bench) {
+        if let Err(e) = remove(&link, bench.netlink, bench.hooks) {
             tracing::warn!(interface = %w.veth, error = %chain(&e), "a half-made interface stays until the next sync");
         }
     }

@@ -23,6 +23,7 @@ use std::{
 struct Recorder {
     attached: Mutex<Vec<Sandbox>>,
     detached: Mutex<Vec<String>>,
+    forgotten: Mutex<Vec<Scope>>,
     refuse: Mutex<bool>,
 }
 
@@ -39,6 +40,9 @@ impl Network for Recorder {
     async fn detach(&self, container_id: &str) -> Result<(), NetworkError> {
         self.detached.lock().expect("sound").push(container_id.to_owned());
         Ok(())
+    }
+    async fn forget(&self, network: Scope) {
+        self.forgotten.lock().expect("sound").push(network);
     }
     fn provides_dns(&self) -> bool {
         true
@@ -108,7 +112,11 @@ async fn the_data_plane_is_told_of_networks_as_they_are_joined_left_and_taken_up
     assert_eq!(recorder.last().endpoints.len(), 1);
     engine.container_kill(&id, None).await.expect("killed");
     common::within(engine.container_wait(&id, Default::default()).await.expect("waits")).await.expect("ended");
-    assert_eq!(*recorder.detached.lock().expect("sound"), [id]);
+    assert_eq!(*recorder.detached.lock().expect("sound"), [id.clone()]);
+    engine.container_remove(&id, Default::default()).await.expect("removed");
+    assert!(recorder.forgotten.lock().expect("sound").is_empty(), "its next container is as quick as the last");
+    engine.network_remove("front").await.expect("removed");
+    assert_eq!(*recorder.forgotten.lock().expect("sound"), [second.endpoints[1].scope]);
     host.finish(engine).await;
 }
 

@@ -60,12 +60,6 @@ fn start(options: Options) -> ExitCode {
         }
     }
     let mut status = sys::take_stdout();
-    for cgroup in &options.cgroups {
-        // A hierarchy that refuses costs its part of the separation, not the container.
-        if let Err(error) = std::fs::write(cgroup, "0") {
-            eprintln!("muster-shim: {}: {error}", cgroup.display());
-        }
-    }
     let exec = options.mode == Mode::Exec;
     match monitor::Monitor::new(options) {
         Ok(mut monitor) => {

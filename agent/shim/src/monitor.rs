@@ -141,7 +141,19 @@ impl Monitor {
             self.console.is_some().then(|| format!("/proc/{}/fd/{}/con", std::process::id(), self.folder.as_raw_fd()));
         let pid = self.options.launch(far, console.as_deref())?;
         self.runtime = Some((pid as i32, Act::Launch));
+        self.leave_daemon();
         Ok(())
+    }
+
+    /// Moves this process into the cgroups of shims, where it outlives the daemon. That may wait for the kernel, some 10 ms, which
+    /// the runtime has use for: it runs already, and puts what it makes into cgroups of their own.
+    fn leave_daemon(&self) {
+        for cgroup in &self.options.cgroups {
+            // A hierarchy that refuses costs its part of the separation, not the container.
+            if let Err(error) = fs::write(cgroup, "0") {
+                eprintln!("muster-shim: {}: {error}", cgroup.display());
+            }
+        }
     }
 
     /// Lets a created container go on; the answer goes to the clients that wait for it.

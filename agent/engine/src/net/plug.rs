@@ -122,6 +122,9 @@ pub trait Network: Send + Sync + 'static {
     /// Forgets the container. One that is not known is no error. The namespace goes away right after.
     async fn detach(&self, container_id: &str) -> Result<(), NetworkError>;
 
+    /// A network of this host was removed: what is kept of it for its next container can go.
+    async fn forget(&self, network: Scope);
+
     /// Whether it answers DNS at 127.0.0.11 in the containers.
     fn provides_dns(&self) -> bool;
 
@@ -144,6 +147,7 @@ impl Network for NoNetwork {
     async fn detach(&self, _: &str) -> Result<(), NetworkError> {
         Ok(())
     }
+    async fn forget(&self, _: Scope) {}
     fn provides_dns(&self) -> bool {
         false
     }

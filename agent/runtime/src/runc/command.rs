@@ -21,13 +21,14 @@ pub(super) fn locate(runtime: &Path) -> Result<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(runtime)).find(|path| path.is_file()).ok_or_else(missing)
 }
 
-/// What `--version` says, for instance `1.1.5`.
-pub(super) async fn version(runtime: &Path) -> Result<String> {
+/// What `--version` says, for instance `runc` and `1.1.5`.
+pub(super) async fn version(runtime: &Path) -> Result<(String, String)> {
     let output = Command::new(runtime).arg("--version").stdin(Stdio::null()).output().await;
     let output = output.map_err(Error::io("run", runtime))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let word = text.lines().next().and_then(|line| line.rsplit(' ').next());
-    word.filter(|word| !word.is_empty()).map(str::to_owned).ok_or_else(|| Error::Runtime {
+    let line = text.lines().next().and_then(|line| Some((line.split(' ').next()?, line.rsplit(' ').next()?)));
+    let words = line.filter(|(_, version)| !version.is_empty());
+    words.map(|(program, version)| (program.to_owned(), version.to_owned())).ok_or_else(|| Error::Runtime {
         op: "version",
         message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
     })

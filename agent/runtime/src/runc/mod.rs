@@ -11,8 +11,8 @@
 //! c/ID/x/EXEC/        the same of an exec, and its exit record
 //! ```
 //!
-//! The only processes of ours are the shims. Create, exec, update, pause and delete run the runtime binary once; start, kill,
-//! resize, wait, state, stats and processes run none.
+//! The only processes of ours are the shims. Create, exec, update and pause run the runtime binary once; start, kill, resize,
+//! wait, state, stats, processes and (of runc) delete run none.
 
 mod client;
 mod command;
@@ -72,6 +72,8 @@ pub struct RuncRuntime {
     shim_cgroups: Vec<PathBuf>,
     migration: cgroup::Migration,
     version: String,
+    /// The binary is runc itself: what it leaves of a container is known.
+    is_runc: bool,
 }
 
 impl RuncRuntime {
@@ -87,9 +89,9 @@ impl RuncRuntime {
         let folders = Folders::make(&config.run_dir)?;
         let layout = cgroup::Layout::detect().map_err(Error::io("read", "/proc/self/mountinfo"))?;
         let shim_cgroups = launch::make_shim_cgroups(&layout, &config.cgroup_parent)?;
-        let version = command::version(&config.runtime).await?;
+        let (program, version) = command::version(&config.runtime).await?;
         let migration = cgroup::Migration::new(&layout);
-        Ok(RuncRuntime { config, folders, layout, shim_cgroups, migration, version })
+        Ok(RuncRuntime { config, folders, layout, shim_cgroups, migration, version, is_runc: program == "runc" })
     }
 
     /// The machine's cgroup layout.

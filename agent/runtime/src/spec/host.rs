@@ -30,6 +30,8 @@ pub struct Host {
     pub real_time: bool,
     /// The cgroup layout.
     pub cgroups: Layout,
+    /// The kernel takes system calls of x32 (CONFIG_X86_X32_ABI).
+    pub x32: bool,
     /// Folders `thermal_throttle` of the CPUs, which Docker masks.
     pub thermal: Vec<String>,
     /// Root of device nodes.
@@ -55,6 +57,7 @@ impl Host {
             mems: line("/sys/devices/system/node/online"),
             real_time: cgroups.v1.get("cpu").is_some_and(|dir| dir.join("cpu.rt_runtime_us").exists()),
             cgroups,
+            x32: takes_x32(),
             thermal: thermal(),
             dev: PathBuf::from("/dev"),
         })
@@ -64,6 +67,31 @@ impl Host {
     pub fn may_raise(&self) -> bool {
         self.capabilities.contains("CAP_SYS_RESOURCE")
     }
+}
+
+/// Asked by a call of it, in a process of its own: where a filter of this daemon's own forbids such calls, they end the caller.
+#[cfg(target_arch = "x86_64")]
+fn takes_x32() -> bool {
+    const X32_SYSCALL_BIT: libc::c_long = 0x4000_0000; // asm/unistd.h
+    // SAFETY: the child makes two system calls and nothing else.
+    match unsafe { libc::fork() } {
+        0 => unsafe {
+            let pid = libc::syscall(X32_SYSCALL_BIT | libc::SYS_getpid);
+            libc::_exit(i32::from(pid < 0))
+        },
+        -1 => true, // not known: nothing is left out then
+        child => {
+            let mut status = 0;
+            // SAFETY: the child is ours, and status lives.
+            let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+            waited != child || (libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0)
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn takes_x32() -> bool {
+    false
 }
 
 /// The one line of a file; empty when it is not there.

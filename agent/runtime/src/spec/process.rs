@@ -201,7 +201,7 @@ fn linux(
     }
     // A privileged container has none of these, unless they were asked for by name.
     let filtered = !input.privileged || matches!(input.seccomp, SeccompProfile::Json(_));
-    if let Some(filter) = filtered.then(|| seccomp::filter(&input.seccomp, caps)).transpose()?.flatten() {
+    if let Some(filter) = filtered.then(|| seccomp::filter(&input.seccomp, caps, host)).transpose()?.flatten() {
         linux["seccomp"] =
             serde_json::to_value(filter).map_err(|error| Error::field("SecurityOpt", error.to_string()))?;
     }

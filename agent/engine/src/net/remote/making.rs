@@ -10,7 +10,10 @@ use crate::{
     net::{NetworkRecord, create::configs},
 };
 use muster_calls::{Error, Kind, Result};
-use muster_model::engine::{Ipam, NetworkCreate};
+use muster_model::{
+    engine::{Ipam, NetworkCreate},
+    net::Scope,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -123,9 +126,12 @@ impl Shared {
     /// network stays.
     pub(in crate::net) async fn remove_network(&self, network: &Arc<NetworkRecord>) -> Result<()> {
         if !network.is_remote() && !is_address_plugin(&network.ipam_driver) {
-            return self.networks.remove(network).await;
+            self.networks.remove(network).await?;
+        } else {
+            self.remove_remote(network).await?;
         }
-        self.remove_remote(network).await
+        self.config.network.forget(Scope::local(network.scope)).await;
+        Ok(())
     }
 
     async fn remove_remote(&self, network: &Arc<NetworkRecord>) -> Result<()> {

@@ -65,7 +65,7 @@ struct Condition {
     min_kernel: Option<String>,
 }
 
-pub(super) fn filter(text: &str, caps: &BTreeSet<String>) -> Result<LinuxSeccomp, Error> {
+pub(super) fn filter(text: &str, caps: &BTreeSet<String>, x32: bool) -> Result<LinuxSeccomp, Error> {
     let profile: Profile =
         serde_json::from_str(text).map_err(|error| Error::field(FIELD, format!("not a profile: {error}")))?;
     if profile.architectures.is_some() && profile.arch_map.is_some() {
@@ -78,7 +78,7 @@ pub(super) fn filter(text: &str, caps: &BTreeSet<String>) -> Result<LinuxSeccomp
             syscalls.push(oci_rule(rule)?);
         }
     }
-    let architectures = profile.architectures.unwrap_or_else(|| mapped(profile.arch_map.unwrap_or_default()));
+    let architectures = profile.architectures.unwrap_or_else(|| mapped(profile.arch_map.unwrap_or_default(), x32));
     let mut value = Map::new();
     let mut set = |key: &str, part: Option<Value>| value.extend(part.map(|part| (key.to_owned(), part)));
     set("defaultAction", Some(json!(profile.default_action)));
@@ -107,7 +107,7 @@ fn oci_rule(rule: Rule) -> Result<Value, Error> {
 }
 
 /// The native architecture of this build with the older ones that its kernel runs as well.
-fn mapped(map: Vec<ArchMap>) -> Vec<String> {
+fn mapped(map: Vec<ArchMap>, x32: bool) -> Vec<String> {
     let native = match std::env::consts::ARCH {
         "x86_64" => "SCMP_ARCH_X86_64",
         "aarch64" => "SCMP_ARCH_AARCH64",
@@ -117,9 +117,8 @@ fn mapped(map: Vec<ArchMap>) -> Vec<String> {
         other => other,
     };
     let found = map.into_iter().find(|entry| entry.architecture == native);
-    found
-        .map(|entry| [vec![entry.architecture], entry.sub_architectures.unwrap_or_default()].concat())
-        .unwrap_or_default()
+    let all = found.map(|entry| [vec![entry.architecture], entry.sub_architectures.unwrap_or_default()].concat());
+    all.into_iter().flatten().filter(|name| x32 || name != super::X32).collect()
 }
 
 struct Here<'a> {
@@ -186,7 +185,7 @@ mod tests {
 
     fn names(caps: &[&str]) -> Vec<String> {
         let caps = caps.iter().map(|cap| cap.to_string()).collect();
-        let filter = filter(PROFILE, &caps).expect("a profile");
+        let filter = filter(PROFILE, &caps, true).expect("a profile");
         filter.syscalls().iter().flatten().flat_map(|rule| rule.names().clone()).collect()
     }
 
@@ -197,9 +196,16 @@ mod tests {
     }
 
     #[test]
+    fn an_architecture_that_the_kernel_does_not_run_is_left_out_of_a_map() {
+        let with_x32 = PROFILE.replace(r#"["SCMP_ARCH_X86"]"#, r#"["SCMP_ARCH_X86", "SCMP_ARCH_X32"]"#);
+        let count = |x32| filter(&with_x32, &BTreeSet::new(), x32).expect("a profile").architectures().clone();
+        assert_eq!((count(true).map(|a| a.len()), count(false).map(|a| a.len())), (Some(3), Some(2)));
+    }
+
+    #[test]
     fn what_is_no_profile_is_refused_with_the_reason() {
         for bad in ["", "{}", "[]", r#"{"defaultAction": "SCMP_ACT_NOPE"}"#] {
-            assert!(filter(bad, &BTreeSet::new()).is_err(), "{bad:?}");
+            assert!(filter(bad, &BTreeSet::new(), true).is_err(), "{bad:?}");
         }
     }
 }

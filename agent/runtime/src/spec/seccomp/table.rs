@@ -1,6 +1,9 @@
 //! The default filter, as data: calls grouped by what they are for, and under which capability the rest opens.
 //!
-//! What it allows is what Docker's default profile allows (moby/profiles, seccomp/default.json, 2025). Names that a kernel or its architecture does not have are passed over by the runtime.
+//! What it allows is what Docker's default profile allows (moby/profiles, seccomp/default.json, 2025). Not in it, whatever the
+//! capabilities: kernel keyrings (not divided by namespace), io_uring, another kernel, faults handled in user space, swap, the
+//! root itself, memory of others, relics.
+//! Names that a kernel or its architecture does not have are passed over by the runtime.
 
 use std::collections::BTreeSet;
 
@@ -133,28 +136,12 @@ const BY_CAPABILITY: &[(&str, &str)] = &[
     ("CAP_PERFMON", "perf_event_open"),
 ];
 
-/// Never allowed, whatever the capabilities: known calls, so that they answer EPERM and not ENOSYS.
-const NEVER: &[(&str, &str)] = &[
-    ("kernel keyrings: not divided by namespace", "add_key keyctl request_key"),
-    ("another kernel", "kexec_load kexec_file_load"),
-    ("io_uring", "io_uring_setup io_uring_enter io_uring_register"),
-    ("faults handled in user space: makes kernel races easy to win", "userfaultfd"),
-    ("swap", "swapon swapoff"),
-    ("the root itself", "pivot_root"),
-    ("memory of others", "migrate_pages move_pages"),
-    ("relics", "_sysctl sysfs uselib nfsservctl vm86 vm86old create_module get_kernel_syms query_module ustat"),
-    ("newer mount calls without their capability's checks in old profiles", "open_tree_attr"),
-];
-
 /// The default filter for a process with these capabilities.
-pub(super) fn filter(caps: &BTreeSet<String>) -> Result<LinuxSeccomp, Error> {
-    let allowed = allowed(caps);
-    let mut rules = vec![json!({"names": allowed, "action": "SCMP_ACT_ALLOW"})];
+pub(super) fn filter(caps: &BTreeSet<String>, x32: bool) -> Result<LinuxSeccomp, Error> {
+    let mut rules = vec![json!({"names": allowed(caps), "action": "SCMP_ACT_ALLOW"})];
     rules.extend(by_argument(caps));
-    let denied: Vec<&str> = denied().into_iter().filter(|name| !allowed.contains(name)).collect();
-    rules.push(json!({"names": denied, "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM}));
-    let mut filter = json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": ENOSYS, "syscalls": rules});
-    if let Some(architectures) = architectures() {
+    let mut filter = json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": EPERM, "syscalls": rules});
+    if let Some(architectures) = architectures(x32) {
         filter["architectures"] = json!(architectures);
     }
     oci("seccomp", filter)
@@ -171,12 +158,6 @@ fn allowed(caps: &BTreeSet<String>) -> BTreeSet<&'static str> {
     let mut all: BTreeSet<&str> = always.chain(by_arch.flat_map(|(_, names)| words(names))).collect();
     all.extend(by_capability.flat_map(|(_, names)| words(names)));
     all
-}
-
-/// Calls that are known and may not be used. clone, clone3, socket and personality have rules of their own.
-fn denied() -> BTreeSet<&'static str> {
-    let guarded = BY_CAPABILITY.iter().chain(NEVER).flat_map(|(_, names)| words(names));
-    guarded.filter(|name| !matches!(*name, "clone" | "clone3")).collect()
 }
 
 fn by_argument(caps: &BTreeSet<String>) -> Vec<Value> {
@@ -202,9 +183,11 @@ fn by_argument(caps: &BTreeSet<String>) -> Vec<Value> {
     rules
 }
 
-fn architectures() -> Option<&'static [&'static str]> {
+/// The native architecture and those that its kernels run besides. Calls of any other end the caller.
+fn architectures(x32: bool) -> Option<&'static [&'static str]> {
     match std::env::consts::ARCH {
-        "x86_64" => Some(&["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]),
+        "x86_64" if x32 => Some(&["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", super::X32]),
+        "x86_64" => Some(&["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]),
         "aarch64" => Some(&["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]),
         "riscv64" => Some(&["SCMP_ARCH_RISCV64"]),
         "s390x" => Some(&["SCMP_ARCH_S390X", "SCMP_ARCH_S390"]),
@@ -222,14 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_listed_once_and_what_is_denied_is_not_allowed() {
+    fn a_call_is_listed_once_and_what_reaches_further_is_not() {
         let mut seen = BTreeSet::new();
         for name in ALWAYS.iter().flat_map(|(_, names)| words(names)) {
             assert!(seen.insert(name), "{name} is listed twice");
         }
         let allowed = allowed(&caps(&[]));
         for guarded in ["mount", "bpf", "setns", "unshare", "kexec_load", "io_uring_setup", "keyctl", "reboot"] {
-            assert!(!allowed.contains(guarded) && denied().contains(guarded), "{guarded}");
+            assert!(!allowed.contains(guarded), "{guarded}");
         }
     }
 
@@ -237,8 +220,22 @@ mod tests {
     fn a_capability_opens_what_it_is_about() {
         assert!(allowed(&caps(&["CAP_SYS_ADMIN"])).contains("mount"));
         assert!(!allowed(&caps(&["CAP_SYS_ADMIN"])).contains("reboot"));
-        let filter = filter(&caps(&["CAP_SYS_ADMIN"])).expect("valid");
-        let denied = filter.syscalls().iter().flatten().next_back().expect("a list of denied calls");
-        assert!(!denied.names().contains(&"mount".to_string()) && denied.names().contains(&"keyctl".to_string()));
+        let all: BTreeSet<String> = BY_CAPABILITY.iter().map(|(cap, _)| (*cap).to_owned()).collect();
+        for never in ["keyctl", "io_uring_setup", "kexec_load", "pivot_root", "swapon"] {
+            assert!(!allowed(&all).contains(never), "{never}");
+        }
+    }
+
+    #[test]
+    fn what_is_denied_costs_no_rule() {
+        let filter = filter(&caps(&[]), false).expect("valid");
+        let denied: Vec<&String> = filter
+            .syscalls()
+            .iter()
+            .flatten()
+            .filter(|rule| rule.errno_ret() == Some(EPERM))
+            .flat_map(|rule| rule.names())
+            .collect();
+        assert!(denied.is_empty() && filter.default_errno_ret() == Some(EPERM), "{denied:?}");
     }
 }
