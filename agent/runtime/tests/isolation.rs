@@ -240,3 +240,74 @@ async fn a_container_whose_creation_fails_leaves_nothing() {
     assert!(!cgroup::Layout::detect().expect("layout").paths(&input.cgroups_path).all().iter().any(|dir| dir.exists()));
     host.assert_nothing_left();
 }
+
+/// A program that makes one system call with no arguments and ends with its error number as exit code, as bytes of an ELF
+/// file: one header, one segment, no libraries (elf(5)).
+#[cfg(target_arch = "x86_64")]
+fn caller_of(number: u32, bits: u32) -> Vec<u8> {
+    const BASE: u32 = 0x0040_0000;
+    let mut code = vec![0xb8]; // mov eax, number
+    code.extend(number.to_le_bytes());
+    match bits {
+        // xor edi, edi; syscall; neg eax; mov edi, eax; mov eax, 60 (exit); syscall
+        64 => code.extend([0x31, 0xff, 0x0f, 0x05, 0xf7, 0xd8, 0x89, 0xc7, 0xb8, 60, 0, 0, 0, 0x0f, 0x05]),
+        // xor ebx, ebx; int 0x80; neg eax; mov ebx, eax; mov eax, 1 (exit); int 0x80
+        _ => code.extend([0x31, 0xdb, 0xcd, 0x80, 0xf7, 0xd8, 0x89, 0xc3, 0xb8, 1, 0, 0, 0, 0xcd, 0x80]),
+    }
+    let (class, machine, header, segment) = if bits == 64 { (2_u8, 62_u16, 64_u32, 56_u32) } else { (1, 3, 52, 32) };
+    let start = header + segment;
+    let size = start + code.len() as u32;
+    let mut file = vec![0x7f, b'E', b'L', b'F', class, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let word = |n: u32| if bits == 64 { u64::from(n).to_le_bytes().to_vec() } else { n.to_le_bytes().to_vec() };
+    file.extend([2_u16, machine].map(u16::to_le_bytes).concat());
+    file.extend(1_u32.to_le_bytes());
+    file.extend([word(BASE + start), word(header), word(0)].concat());
+    file.extend(0_u32.to_le_bytes());
+    file.extend([header as u16, segment as u16, 1, 0, 0, 0].map(u16::to_le_bytes).concat());
+    let (load, read_and_run) = (1_u32.to_le_bytes(), 5_u32.to_le_bytes());
+    file.extend(load);
+    if bits == 64 {
+        file.extend(read_and_run);
+    }
+    file.extend([word(0), word(BASE), word(BASE), word(size), word(size)].concat());
+    if bits == 32 {
+        file.extend(read_and_run);
+    }
+    file.extend(word(4096));
+    file.extend(code);
+    file
+}
+
+#[cfg(target_arch = "x86_64")]
+#[tokio::test]
+async fn calls_that_are_not_allowed_answer_eperm_newer_ones_enosys_and_those_of_other_machines_end_the_caller() {
+    use std::os::unix::fs::PermissionsExt;
+    let host = Host::new().await;
+    let all = [
+        ("getpid", 39, 64),
+        ("keyctl", 250, 64),
+        ("io_uring_setup", 425, 64),
+        ("newer", 2000, 64),
+        ("x32", 0x4000_0000 | 39, 64),
+        ("keyctl32", 288, 32),
+        ("newer32", 2000, 32),
+    ];
+    for (name, number, bits) in all {
+        let path = host.rootfs().join(name);
+        fs::write(&path, caller_of(number, bits)).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+    }
+    let out =
+        run(&host, "calls", "for c in keyctl io_uring_setup newer x32; do /$c; echo $c $?; done 2>&1", |_| {}).await;
+    let (eperm, enosys) = (1, 38);
+    assert!(out.contains(&format!("keyctl {eperm}\nio_uring_setup {eperm}\nnewer {enosys}\n")), "{out}");
+    const KILLED_BY_SIGSYS: i32 = 128 + 31;
+    assert!(host.facts.x32 || out.contains(&format!("x32 {KILLED_BY_SIGSYS}\n")), "{out}");
+    let out = run(&host, "calls32", "for c in keyctl32 newer32; do /$c; echo $c $?; done 2>&1", |_| {}).await;
+    // A kernel without 32-bit programs (CONFIG_IA32_EMULATION) has nothing to be asked.
+    assert!(out.contains(&format!("keyctl32 {eperm}\nnewer32 {enosys}\n")) || out.contains("not found"), "{out}");
+    let open = |input: &mut SpecInput| input.seccomp = SeccompProfile::Unconfined;
+    let out = run(&host, "open", "/keyctl; echo $?", open).await;
+    assert_ne!(out, "1\n", "without a filter the kernel itself answers");
+    host.assert_nothing_left();
+}
