@@ -112,7 +112,7 @@ async fn the_data_plane_is_told_of_networks_as_they_are_joined_left_and_taken_up
     assert_eq!(recorder.last().endpoints.len(), 1);
     engine.container_kill(&id, None).await.expect("killed");
     common::within(engine.container_wait(&id, Default::default()).await.expect("waits")).await.expect("ended");
-    assert_eq!(*recorder.detached.lock().expect("sound"), [id.clone()]);
+    assert_eq!(*recorder.detached.lock().expect("sound"), std::slice::from_ref(&id));
     engine.container_remove(&id, Default::default()).await.expect("removed");
     assert!(recorder.forgotten.lock().expect("sound").is_empty(), "its next container is as quick as the last");
     engine.network_remove("front").await.expect("removed");
