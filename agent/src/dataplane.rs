@@ -11,8 +11,8 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use muster_agent_core::view;
-use muster_ebpf_net::{DataPlane, DnsPorts, Surroundings, Watch};
-use muster_engine::net::{Foreign, Network, NetworkError, Sandbox};
+use muster_ebpf_net::{Bridge, DataPlane, DnsPorts, Surroundings, Watch};
+use muster_engine::net::{Foreign, NamedBridge, Network, NetworkError, Sandbox};
 use muster_model::{
     NodeId,
     assignment::AssignmentSet,
@@ -42,6 +42,7 @@ enum Request {
     Attach(Box<Sandbox>, Option<DnsPorts>, oneshot::Sender<Result<(), NetworkError>>),
     Detach(String, oneshot::Sender<Result<(), NetworkError>>),
     Forget(Scope),
+    Bridges(Vec<NamedBridge>, oneshot::Sender<BTreeMap<String, String>>),
     Assign(NodeId, Arc<AssignmentSet>),
     /// The host's own addresses or ways out are others now.
     HostChanged,
@@ -74,6 +75,8 @@ impl HostNetwork {
             set: Arc::default(),
             // VXLAN over IPv4 takes 50 bytes: outer IP 20, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348, section 5).
             overlay_mtu: underlay_mtu.saturating_sub(50),
+            bridges: BTreeMap::new(),
+            naming: Vec::new(),
             last: None,
             holding: true,
         };
@@ -176,6 +179,15 @@ impl Network for HostNetwork {
         let _ = self.tx.send(Request::Forget(network)).await; // The thread ends only with the daemon.
     }
 
+    async fn name_bridges(&self, bridges: Vec<NamedBridge>) -> BTreeMap<String, String> {
+        let gone = || bridges.iter().map(|b| (b.name.clone(), "the data plane has ended".to_owned())).collect();
+        let (tx, rx) = oneshot::channel();
+        if self.tx.send(Request::Bridges(bridges.clone(), tx)).await.is_err() {
+            return gone();
+        }
+        rx.await.unwrap_or_else(|_| gone())
+    }
+
     fn provides_dns(&self) -> bool {
         true
     }
@@ -192,6 +204,18 @@ async fn watch_host(watch: Watch, tx: mpsc::Sender<Request>) {
 /// Who is told how a round went: the container that is attached (`None`: one that goes away), and the answer's way.
 type Waiting = (Option<String>, oneshot::Sender<Result<(), NetworkError>>);
 
+/// What could not be wired, and why.
+#[derive(Default)]
+struct Broken {
+    endpoints: BTreeMap<String, String>,
+    bridges: BTreeMap<String, String>,
+}
+
+fn bridge(named: NamedBridge) -> (String, Bridge) {
+    let mtu = u16::try_from(named.mtu).unwrap_or(u16::MAX);
+    (named.name, Bridge { v4: named.v4, v6: named.v6, mtu })
+}
+
 struct Keeper {
     plane: DataPlane,
     names: SharedNames,
@@ -204,6 +228,9 @@ struct Keeper {
     me: NodeId,
     set: Arc<AssignmentSet>,
     overlay_mtu: u16,
+    bridges: BTreeMap<String, Bridge>,
+    /// Who waits for them.
+    naming: Vec<oneshot::Sender<BTreeMap<String, String>>>,
     /// What the kernel was made equal to last.
     last: Option<(NodeView, Surroundings)>,
     /// Not everything that ran before is known yet.
@@ -261,6 +288,10 @@ impl Keeper {
                 waiting.push((None, reply));
             }
             Request::Forget(network) => drop(self.lasting.remove(&network)),
+            Request::Bridges(bridges, reply) => {
+                self.bridges = bridges.into_iter().map(bridge).collect();
+                self.naming.push(reply);
+            }
             Request::Assign(me, set) => {
                 self.me = me;
                 self.set = set;
@@ -303,17 +334,23 @@ impl Keeper {
         self.lasting = view.networks.iter().filter(|(s, _)| s.is_local()).map(|(s, n)| (*s, n.clone())).collect();
         let around = self.surroundings();
         let failed = if self.holding || self.last.as_ref().is_some_and(|(v, a)| *v == view && *a == around) {
-            Ok(BTreeMap::new())
+            Ok(Broken::default())
         } else {
             self.sync(view, around)
         };
         if std::mem::take(&mut self.left) {
             self.tidy();
         }
+        for reply in self.naming.drain(..) {
+            let _ = reply.send(match &failed {
+                Ok(broken) => broken.bridges.clone(),
+                Err(e) => self.bridges.keys().map(|name| (name.clone(), e.clone())).collect(),
+            });
+        }
         for (id, reply) in waiting {
             let outcome = match (&failed, id) {
                 (Err(e), Some(_)) => Err(NetworkError(e.clone())),
-                (Ok(broken), Some(id)) => match self.broken_endpoint(&id, broken) {
+                (Ok(broken), Some(id)) => match self.broken_endpoint(&id, &broken.endpoints) {
                     Some(why) => Err(NetworkError(why)),
                     None => Ok(()),
                 },
@@ -336,20 +373,23 @@ impl Keeper {
         }
     }
 
-    fn sync(&mut self, view: NodeView, around: Surroundings) -> Result<BTreeMap<String, String>, String> {
+    fn sync(&mut self, view: NodeView, around: Surroundings) -> Result<Broken, String> {
         self.last = None;
         match self.plane.apply(&view, &around) {
             Ok(report) => {
                 for (endpoint, why) in &report.failed {
                     tracing::warn!(%endpoint, %why, "an endpoint could not be wired");
                 }
+                for (bridge, why) in &report.bridges {
+                    tracing::warn!(%bridge, %why, "the device that a network is given a name for is not there");
+                }
                 for note in &report.notes {
                     tracing::warn!(%note, "data plane");
                 }
-                if report.failed.is_empty() {
+                if report.is_whole() {
                     self.last = Some((view, around));
                 }
-                Ok(report.failed)
+                Ok(Broken { endpoints: report.failed, bridges: report.bridges })
             }
             Err(error) => {
                 let error = anyhow::Error::new(error);
@@ -363,6 +403,7 @@ impl Keeper {
         Surroundings {
             dns: self.sandboxes.values().filter_map(|(s, d)| d.map(|d| (s.netns.clone(), d))).collect(),
             peers: view::peers(self.me, &self.set),
+            bridges: self.bridges.clone(),
         }
     }
 

@@ -221,9 +221,12 @@ outlined from_container4(struct __sk_buff *skb, struct iface *from)
         return tunnel(skb, &p, scope, to->vtep);
     if (to->kind == EP_VIP)
         return to_vip(skb, &p, from, to);
+    u32 daddr = p.daddr;
+    if (map_lookup(&host_addrs, &daddr))
+        return to_host(skb, &p, from);  /* a gateway on a device of the host: its services are the host's */
     if (is_icmp_echo(&p))
         return answer_echo(skb, &p);
-    return refuse(skb, &p, D_NO_ENDPOINT);      /* the gateway has no services */
+    return refuse(skb, &p, D_NO_ENDPOINT);      /* any other has no services */
 }
 
 SEC("classifier")

@@ -118,10 +118,10 @@ inline int leave_network6(struct __sk_buff *skb, struct packet6 *p, struct iface
         if (verdict != TC_ACT_UNSPEC)
             return verdict;
     }
-    if (find_endpoint6(from->scope, &p->daddr))
-        return answer_echo6(skb, p);
     if (map_lookup(&host_addrs6, &p->daddr))
         return to_host6(skb, p, from);
+    if (find_endpoint6(from->scope, &p->daddr))
+        return answer_echo6(skb, p);
     if (from->flags & IFACE_INTERNAL)
         return drop(D_INTERNAL);
     struct subnet6_key net = { .prefix = 128, .ip = p->daddr };

@@ -1,6 +1,6 @@
 //! What a data plane must be told before it starts.
 
-use crate::report::Error;
+use crate::{bridges::Bridge, report::Error};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -124,6 +124,8 @@ pub struct Surroundings {
     /// Tunnel addresses of all other hosts of the cluster. A host that runs no container of ours sends us what comes
     /// in at its published ports: without its address here that would be an unknown tunnel, and dropped.
     pub peers: BTreeSet<Ipv4Addr>,
+    /// Devices that networks of this host have names for, by that name.
+    pub bridges: BTreeMap<String, Bridge>,
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@
 //! [`NodeView`]: muster_model::view::NodeView
 
 mod bpffs;
+mod bridges;
 mod config;
 mod counters;
 mod hooks;
@@ -43,6 +44,7 @@ mod sys;
 mod tables;
 mod watch;
 
+pub use bridges::Bridge;
 pub use config::{Attach, Config, DnsPorts, Surroundings, Uplink, VXLAN_PORT};
 pub use counters::Reason;
 pub use host::TUNNEL_OVERHEAD;

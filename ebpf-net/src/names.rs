@@ -37,6 +37,21 @@ impl Names {
         format!("muster_{}", self.instance.replace('-', "_"))
     }
 
+    /// What a device that a network gives a name is called until it has that name.
+    pub fn bridge_draft(&self) -> String {
+        format!("{}-new", self.prefix)
+    }
+
+    /// What starts the alias of such a device.
+    pub fn bridge_alias(&self) -> String {
+        format!("{}bridge:", self.alias())
+    }
+
+    /// A device of ours whose name is a user's.
+    pub fn owns_bridge(&self, link: &Link) -> bool {
+        link.alias.starts_with(&self.bridge_alias())
+    }
+
     /// What starts the alias of each interface of ours.
     pub fn alias(&self) -> String {
         format!("muster:{}:", self.instance)

@@ -2,6 +2,7 @@
 
 use crate::{
     bpffs,
+    bridges::Bridges,
     config::{Config, DnsPorts, Surroundings},
     counters::Reason,
     hooks::{Hooks, PacketHook},
@@ -46,6 +47,7 @@ pub struct DataPlane {
     tables: Tables,
     ports: Ports,
     host_device: HostDevice,
+    bridges: Bridges,
     /// What the nft tables hold; `None`: not known.
     masqueraded: Option<BTreeSet<Subnet>>,
     masqueraded6: Option<BTreeSet<Subnet6>>,
@@ -83,6 +85,7 @@ impl DataPlane {
             tables,
             ports: Ports::default(),
             host_device: HostDevice::default(),
+            bridges: Bridges::default(),
             masqueraded: None,
             masqueraded6: None,
             forwards: false,
@@ -161,11 +164,19 @@ impl DataPlane {
         let mut report = Report::default();
         let mut netlink = open_netlink()?;
         let links = list_links(&mut netlink)?;
+        // First: their addresses are the host's.
+        report.bridges = self.bridges.reconcile(&around.bridges, &links, &self.names, &mut netlink);
         let survey = Survey::take(&self.config, &self.names, &links, &mut netlink)?;
         let source = survey.addrs.contains(&self.config.vtep_ip).then_some(self.config.vtep_ip);
 
-        let mut bench =
-            Bench { names: &self.names, host: &self.host, netlink: &mut netlink, hooks: &mut self.hooks, source };
+        let mut bench = Bench {
+            names: &self.names,
+            host: &self.host,
+            netlink: &mut netlink,
+            hooks: &mut self.hooks,
+            source,
+            addrs: &survey.addrs,
+        };
         let ports = self.ports.reconcile(view, &links, &mut bench, &mut report)?;
         let host_if = match survey.tunnel {
             Some((_, mtu)) => {
@@ -183,8 +194,14 @@ impl DataPlane {
 
         // Programs start or are replaced when the maps they read are right.
         self.attach(view, &survey, &ports, &mut report)?;
-        let mut bench =
-            Bench { names: &self.names, host: &self.host, netlink: &mut netlink, hooks: &mut self.hooks, source };
+        let mut bench = Bench {
+            names: &self.names,
+            host: &self.host,
+            netlink: &mut netlink,
+            hooks: &mut self.hooks,
+            source,
+            addrs: &survey.addrs,
+        };
         let owners = host_routes(view, |key| ports.contains_key(key));
         self.ports.route(view, &owners, &ports, &mut bench)?;
         if let Some((index, _)) = host_if {
@@ -329,7 +346,7 @@ impl DataPlane {
         let survey = Survey::take(&self.config, &self.names, &links, &mut netlink);
         let programs = self.hooks.remove_all(survey.iter().flat_map(|s| s.uplinks.keys()));
         let mut interfaces = Ok(());
-        for link in links.iter().filter(|l| self.names.owns(l)) {
+        for link in links.iter().filter(|l| self.names.owns(l) || self.names.owns_bridge(l)) {
             match netlink.delete_link(link.index) {
                 // The other end of a pair went with the first.
                 Err(e) if e.raw_os_error() != Some(libc::ENODEV) => {

@@ -45,6 +45,8 @@ pub struct Bench<'a> {
     pub hooks: &'a mut Hooks,
     /// Source address of the host towards containers.
     pub source: Option<Ipv4Addr>,
+    /// The host's addresses.
+    pub addrs: &'a BTreeSet<Ipv4Addr>,
 }
 
 /// Why one endpoint has no interface.
@@ -268,7 +270,10 @@ impl Ports {
                 continue;
             }
             let to = Subnet::containing(*ip, 32);
-            let route = Route { to, ifindex: port.ifindex, gateway: None, source: bench.source };
+            // Where the host has the network's gateway, that is what it is called there, as with Docker's bridges.
+            let gateway = view.networks.get(&endpoint.scope).and_then(|n| Some(n.v4?.gateway));
+            let source = gateway.filter(|ip| bench.addrs.contains(ip)).or(bench.source);
+            let route = Route { to, ifindex: port.ifindex, gateway: None, source };
             let failed = |source| Error::Netlink { doing: format!("set the route to {ip}"), source };
             bench.netlink.set_route(&route).map_err(failed)?;
             bench.netlink.set_neighbour(port.ifindex, (*ip).into(), endpoint.mac).map_err(failed)?;

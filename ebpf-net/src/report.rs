@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 pub struct Report {
     /// Endpoints that have no working interface now, by endpoint key, with the reason. The next sync tries again.
     pub failed: BTreeMap<String, String>,
+    /// Devices of [`Surroundings::bridges`](crate::Surroundings::bridges) that are not there now, with the reason.
+    pub bridges: BTreeMap<String, String>,
     /// Endpoints whose interface was made by this sync.
     pub created: Vec<String>,
     /// Interfaces of ours that were removed because the view does not have them.
@@ -23,7 +25,7 @@ pub struct Report {
 impl Report {
     /// Nothing failed.
     pub fn is_whole(&self) -> bool {
-        self.failed.is_empty()
+        self.failed.is_empty() && self.bridges.is_empty()
     }
 }
 

@@ -280,7 +280,7 @@ impl Lab {
     }
 
     pub fn around(&self) -> Surroundings {
-        Surroundings { dns: self.dns.clone(), peers: (0..self.hosts).map(host_ip).collect() }
+        Surroundings { dns: self.dns.clone(), peers: (0..self.hosts).map(host_ip).collect(), ..Surroundings::default() }
     }
 
     pub fn plane(&mut self, host: usize) -> &mut DataPlane {

@@ -4,7 +4,12 @@ use super::{joined::Joined, links};
 use crate::{engine::Shared, error, record::Record};
 use muster_calls::{Error, Result};
 use muster_runtime::spec::EtcFiles;
-use std::{fmt::Write, fs, net::IpAddr, path::Path};
+use std::{
+    fmt::Write,
+    fs,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    path::Path,
+};
 
 /// What `--add-host name:host-gateway` stands for.
 const HOST_GATEWAY: &str = "host-gateway";
@@ -100,14 +105,24 @@ fn hosts(shared: &Shared, record: &Record) -> String {
 }
 
 fn extra_hosts(shared: &Shared, record: &Record) -> String {
-    let gateway =
-        shared.networks.find("bridge").ok().and_then(|n| n.gateway).map(|g| g.to_string()).unwrap_or_default();
+    let bridge = || shared.networks.find("bridge").ok().and_then(|n| n.gateway).map(IpAddr::V4);
+    let wanted = record.host.extra_hosts.iter().any(|entry| entry.ends_with(HOST_GATEWAY));
+    let gateway = wanted.then(|| outward().or_else(bridge)).flatten().map(|ip| ip.to_string()).unwrap_or_default();
     let mut text = String::new();
     for (name, ip) in record.host.extra_hosts.iter().filter_map(|entry| split_extra_host(entry)) {
         let ip = if ip == HOST_GATEWAY { &gateway } else { ip };
         let _ = writeln!(text, "{ip}\t{name}"); // Writing to a String does not fail.
     }
     text
+}
+
+/// The address that the host speaks to the world with: the gateways of networks are no machine's here. A datagram socket that is
+/// connected has chosen it, and has sent nothing.
+fn outward() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // Of the addresses that are nobody's (RFC 5737).
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    socket.local_addr().ok().map(|at| at.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
 }
 
 /// `name:address` or `name=address`; addresses may hold colons and brackets.

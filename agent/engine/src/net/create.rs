@@ -3,9 +3,10 @@
 use super::{
     ipam::unique_local,
     networks::{
-        BINDING_OPTION, ICC_OPTION, MASQUERADE_OPTION, MTU_OPTION, NetworkRecord, Networks, PREDEFINED, parse_bool,
+        BINDING_OPTION, ICC_OPTION, MASQUERADE_OPTION, MTU_OPTION, NAME_OPTION, NetworkRecord, Networks, PREDEFINED,
+        parse_bool,
     },
-    remote::{NULL_IPAM, is_plugin},
+    remote::{NULL_IPAM, is_interface, is_plugin},
 };
 use crate::{error, names};
 use muster_calls::{Error, Result};
@@ -55,6 +56,11 @@ impl Networks {
             enable_ipv6: body.enable_ipv6 == Some(true),
             ..NetworkRecord::default()
         };
+        if let Some(name) = record.bridge_name()
+            && let Some(other) = self.all_and_pending().iter().find(|n| n.bridge_name() == Some(name))
+        {
+            return Err(Error::conflict(format!("network option {NAME_OPTION}={name}: network {} has it", other.name)));
+        }
         let (config, config6) = configs(ipam)?;
         if !record.ipam_driver.is_empty() {
             check_own_addresses(&record, &config, config6.is_some())?;
@@ -261,8 +267,6 @@ fn check_own_addresses(record: &NetworkRecord, four: &IpamConfig, six: bool) -> 
     Ok(())
 }
 
-const NAME_OPTION: &str = "com.docker.network.bridge.name";
-
 fn check_options(options: Strings) -> Result<Strings> {
     for (key, value) in &options {
         let bad =
@@ -274,11 +278,8 @@ fn check_options(options: Strings) -> Result<Strings> {
             BINDING_OPTION => return bad("an IPv4 address"),
             ICC_OPTION | MASQUERADE_OPTION if parse_bool(value).is_none() => return bad("true or false"),
             ICC_OPTION | MASQUERADE_OPTION => {}
-            NAME_OPTION => {
-                return Err(Error::unimplemented(format!(
-                    "network option {key}={value}: no bridge joins the containers here, so there is no device to be named"
-                )));
-            }
+            NAME_OPTION if !is_interface(value) => return bad("1 to 15 visible characters without / and :"),
+            NAME_OPTION => {}
             _ => return Err(Error::unimplemented(format!("network option {key}={value}"))),
         }
     }

@@ -59,6 +59,10 @@ impl Shared {
         } else {
             error::blocking(move || shared.networks.create(body)).await?
         };
+        if let Err(e) = self.name_bridge(&network).await {
+            self.remove_network(&network).await?;
+            return Err(e);
+        }
         self.network_event(&network, "create");
         Ok(NetworkCreated { id: network.id.clone(), warning: String::new() })
     }
@@ -123,6 +127,7 @@ impl Shared {
     pub(crate) async fn network_remove(&self, name: &str) -> Result<()> {
         let network = self.networks.find(name)?;
         self.remove_network(&network).await?;
+        self.forget_bridge(&network).await;
         self.network_event(&network, "destroy");
         Ok(())
     }
@@ -153,6 +158,7 @@ impl Shared {
             }
             // One that somebody is on stays.
             if self.remove_network(&network).await.is_ok() {
+                self.forget_bridge(&network).await;
                 self.network_event(&network, "destroy");
                 deleted.push(network.name.clone());
             }

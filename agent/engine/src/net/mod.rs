@@ -3,6 +3,7 @@
 //! Read [`Network`] and [`Sandbox`] first: they are what a data plane implements and is told.
 
 mod attach;
+mod bridges;
 mod create;
 mod document;
 mod ipam;
@@ -17,7 +18,7 @@ mod sandbox;
 mod spanning;
 
 pub use ipam::default_pools;
-pub use plug::{Dns, Endpoint, Foreign, Linked, Network, NetworkError, NoNetwork, Published, Sandbox};
+pub use plug::{Dns, Endpoint, Foreign, Linked, NamedBridge, Network, NetworkError, NoNetwork, Published, Sandbox};
 
 pub use spanning::{NoSpanning, Spanning};
 

@@ -32,6 +32,7 @@ pub(crate) const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
 pub(super) const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 pub(super) const ICC_OPTION: &str = "com.docker.network.bridge.enable_icc";
 pub(super) const MASQUERADE_OPTION: &str = "com.docker.network.bridge.enable_ip_masquerade";
+pub(super) const NAME_OPTION: &str = "com.docker.network.bridge.name";
 pub(super) const BINDING_OPTION: &str = "com.docker.network.bridge.host_binding_ipv4";
 
 /// A network of this host.
@@ -117,6 +118,8 @@ pub(crate) struct Networks {
     pub(super) making: Mutex<()>,
     /// Held while the network for ways out is looked for and made.
     pub(super) making_way_out: tokio::sync::Mutex<()>,
+    /// Held while the data plane is told of devices with names.
+    pub(super) naming: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -139,9 +142,9 @@ impl Networks {
     /// [`OpenError`].
     pub fn open(folder: &Path, config: &EngineConfig) -> std::result::Result<Self, OpenError> {
         fs::create_dir_all(folder).map_err(OpenError::io("create", folder))?;
-        let (inner, making, making_way_out) = Default::default();
+        let (inner, making, making_way_out, naming) = Default::default();
         let pools = config.address_pools.clone();
-        let networks = Self { folder: folder.to_owned(), pools, inner, making, making_way_out };
+        let networks = Self { folder: folder.to_owned(), pools, inner, making, making_way_out, naming };
         for entry in fs::read_dir(folder).map_err(OpenError::io("read", folder))? {
             networks.read(&entry.map_err(OpenError::io("read", folder))?.path())?;
         }

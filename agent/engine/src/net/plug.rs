@@ -6,6 +6,7 @@ use muster_model::{
     view::{Network4, Network6},
 };
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
@@ -92,6 +93,16 @@ pub struct Linked {
     pub scope: Option<Scope>,
 }
 
+/// A device of the host that a network is given a name for: it has the network's gateway addresses, and no container hangs on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedBridge {
+    pub name: String,
+    pub v4: Option<Network4>,
+    pub v6: Option<Network6>,
+    /// Bytes.
+    pub mtu: u32,
+}
+
 /// How the container resolves names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dns {
@@ -124,6 +135,11 @@ pub trait Network: Send + Sync + 'static {
 
     /// A network of this host was removed: what is kept of it for its next container can go.
     async fn forget(&self, network: Scope);
+
+    /// Makes the host's devices of this kind these. Answers with those that could not be made, and why.
+    async fn name_bridges(&self, bridges: Vec<NamedBridge>) -> BTreeMap<String, String> {
+        bridges.into_iter().map(|b| (b.name, "there is no data plane".to_owned())).collect()
+    }
 
     /// Whether it answers DNS at 127.0.0.11 in the containers.
     fn provides_dns(&self) -> bool;

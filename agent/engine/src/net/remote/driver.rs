@@ -342,7 +342,7 @@ fn joining(told: Told) -> std::result::Result<Joining, String> {
 }
 
 /// What the kernel takes (`dev_valid_name`), and no path.
-fn is_interface(name: &str) -> bool {
+pub(in crate::net) fn is_interface(name: &str) -> bool {
     (1..16).contains(&name.len())
         && !matches!(name, "." | "..")
         && name.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')

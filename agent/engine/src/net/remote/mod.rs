@@ -23,6 +23,7 @@ mod pools;
 mod settle;
 mod wire;
 
+pub(super) use driver::is_interface;
 pub(crate) use ledger::Ledger;
 pub(super) use making::{is_plugin, needs_plugin};
 
