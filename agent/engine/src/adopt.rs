@@ -89,6 +89,7 @@ pub(crate) async fn adopt(shared: &Arc<Shared>) -> Result<(), OpenError> {
         let _ = tokio::time::timeout_at(settled_by, settled).await;
     }
     shared.volumes.unmount_unheld().await;
+    shared.end_lent(&unknown).await;
     Ok(())
 }
 

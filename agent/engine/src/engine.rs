@@ -72,7 +72,7 @@ impl LocalEngine {
         durable::sweep(&config.data_dir)?;
         let networks = Networks::open(&config.data_dir.join("networks"), &config)?;
         let plugins = Arc::new(Plugins::new(config.plugin_dirs.clone(), config.plugin_patience));
-        let volumes = Volumes::open(&config.data_dir.join("volumes"), plugins.clone())?;
+        let volumes = Volumes::open(&config.data_dir.join("volumes"), &config.data_dir.join("lent"), plugins.clone())?;
         let shared = Arc::new(Shared {
             id: engine_id(&config.data_dir)?,
             containers: Containers::default(),

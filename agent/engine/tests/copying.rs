@@ -178,14 +178,21 @@ async fn links_lead_through_mounts_as_the_container_sees_them_and_never_to_the_h
     host.finish(engine).await;
 }
 
+async fn with_plugins(host: &Host) -> std::sync::Arc<LocalEngine> {
+    let mut config = host.config().await;
+    config.plugin_dirs = vec![host.dir.join("plugins")];
+    let engine = LocalEngine::open(config).await.expect("engine opens");
+    if engine.image_inspect(common::IMAGE).await.is_err() {
+        common::import(&*engine, common::IMAGE).await;
+    }
+    engine
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_driver_is_asked_for_its_volume_while_files_are_copied_and_no_longer() {
     let host = Host::new();
     let plugin = Plugin::serve(&host.dir.join("plugins"), "shelf", &host.dir.join("shelf"));
-    let mut config = host.config().await;
-    config.plugin_dirs = vec![host.dir.join("plugins")];
-    let engine = LocalEngine::open(config).await.expect("engine opens");
-    common::import(&*engine, common::IMAGE).await;
+    let engine = with_plugins(&host).await;
     let create = |name: &str, driver: &str, options: &[(&str, &str)]| VolumeCreate {
         name: name.into(),
         driver: driver.into(),
@@ -210,9 +217,19 @@ async fn a_driver_is_asked_for_its_volume_while_files_are_copied_and_no_longer()
 #[tokio::test(flavor = "multi_thread")]
 async fn child_that_copies() {
     let (Ok(dir), Ok(parent)) = (std::env::var(DIR), std::env::var(PARENT)) else { return };
-    let engine = Host::of(&dir, &parent).open().await;
+    let host = Host::of(&dir, &parent);
+    let shelf = std::env::var("MUSTER_TEST_SHELF").is_ok();
+    let (engine, files) = if shelf {
+        (with_plugins(&host).await, format!("{dir}/shelf/v"))
+    } else {
+        (host.open().await, format!("{dir}/data/volumes/v/_data"))
+    };
+    if shelf {
+        let create = VolumeCreate { name: "v".into(), driver: "shelf".into(), ..VolumeCreate::default() };
+        engine.volume_create(create).await.expect("created");
+    }
     let id = created(&engine, with_binds(command(&["true"]), &["v:/v"])).await;
-    fs::write(format!("{dir}/data/volumes/v/_data/big"), vec![7; 8 << 20]).expect("file");
+    fs::write(format!("{files}/big"), vec![7; 8 << 20]).expect("file");
     let (_, mut tar) = engine.archive_get(&id, "/v/big".into()).await.expect("begun");
     tar.next().await.expect("more").expect("bytes");
     println!("READY");
@@ -243,5 +260,42 @@ async fn a_daemon_killed_in_the_middle_of_a_copy_leaves_no_mount() {
     engine.container_remove(&id, RemoveContainer { force: true, volumes: true }).await.expect("removed");
     engine.volume_remove("v", false).await.expect("nobody holds it");
     run(&engine, None, command(&["true"])).await;
+    host.finish(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_killed_in_the_middle_of_a_copy_leaves_nothing_mounted_at_a_plugin() {
+    let host = Host::new();
+    let plugin = Plugin::serve(&host.dir.join("plugins"), "shelf", &host.dir.join("shelf"));
+    let mut child = Command::new(std::env::current_exe().expect("own path"))
+        .args(["--exact", "child_that_copies", "--nocapture"])
+        .envs([(DIR, host.dir.as_os_str()), (PARENT, host.parent().as_ref()), ("MUSTER_TEST_SHELF", "yes".as_ref())])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the child starts");
+    let output = BufReader::new(child.stdout.take().expect("piped"));
+    let ready = output.lines().map_while(Result::ok).any(|line| line.contains("READY"));
+    child.kill().expect("killed");
+    child.wait().expect("reaped");
+    assert!(ready, "the child did not get ready");
+    let users = |method: &str| {
+        let calls = plugin.calls(&format!("VolumeDriver.{method}"));
+        let mut users: Vec<_> = calls.iter().map(|call| call["ID"].as_str().expect("given").to_owned()).collect();
+        users.sort();
+        users
+    };
+    assert_eq!(users("Mount").len(), users("Unmount").len() + 1, "it is mounted for the copy");
+    let noted = || fs::read_dir(host.dir.join("data/lent")).expect("folder").count();
+    assert_eq!(noted(), 1);
+    // One that does not answer is asked again.
+    fs::rename(host.dir.join("plugins/shelf.sock"), host.dir.join("shelf.away")).expect("away");
+    let engine = with_plugins(&host).await;
+    engine.shutdown().await;
+    drop(engine);
+    assert_eq!(noted(), 1);
+    fs::rename(host.dir.join("shelf.away"), host.dir.join("plugins/shelf.sock")).expect("back");
+    let engine = with_plugins(&host).await;
+    assert_eq!(users("Mount"), users("Unmount"), "each mount has its end");
+    assert_eq!(noted(), 0);
     host.finish(engine).await;
 }

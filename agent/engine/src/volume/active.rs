@@ -34,7 +34,7 @@ impl Volumes {
             muster_calls::Error::internal(format!("volume {name}: there is no record of it any more"))
         })?;
         if !record.is_local() {
-            return self.mount_at_driver(name, record.driver(), id).await;
+            return self.lend(name, record.driver(), id).await;
         }
         let path = self.mountpoint(name);
         if record.options.is_empty() {
@@ -57,10 +57,7 @@ impl Volumes {
     pub(super) async fn give_back(&self, name: &str, id: &str) {
         let Some(record) = self.record(name) else { return };
         if !record.is_local() {
-            if let Err(e) = self.unmount_at_driver(name, record.driver(), id).await {
-                tracing::warn!(volume = %name, driver = %record.driver(), error = %e, "a plugin did not unmount a volume");
-            }
-            return;
+            return self.take_back(name, record.driver(), id).await;
         }
         if record.options.is_empty() {
             return;
@@ -81,6 +78,7 @@ impl Volumes {
     /// Notes what a container that runs already has mounted: after a restart of the daemon.
     pub(crate) fn hold_mounts(&self, record: &Record) {
         for (name, id) in uses(record) {
+            self.keep_lent(&id);
             self.active.of(&name).lock().unwrap_or_else(|e| e.into_inner()).insert(id);
         }
     }

@@ -3,17 +3,11 @@
 use super::mount::{image_root, require_source};
 use crate::{
     engine::Shared,
-    error,
+    error, names,
     record::{Mounted, Record},
 };
 use muster_calls::Result;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
-
-/// Numbers the uses, so that no two of one volume have the same name.
-static NEXT: AtomicU64 = AtomicU64::new(0);
+use std::sync::Arc;
 
 /// Mounts with their sources in place, given back when this goes.
 pub(crate) struct Borrowed {
@@ -32,7 +26,8 @@ impl Shared {
     /// # Errors
     /// As [`Shared::acquire_mounts`]; nothing is held then.
     pub(crate) async fn borrow_mounts(self: &Arc<Self>, record: &Arc<Record>) -> Result<Borrowed> {
-        let use_of = format!("{}-cp{}", record.id, NEXT.fetch_add(1, Ordering::Relaxed));
+        // No two have the same name, not of two lives of the daemon either.
+        let use_of = format!("{}-cp{}", record.id, names::short(&names::new_id()));
         let (mounts, volumes) = (own_files(self, record), Vec::new());
         let mut borrowed = Borrowed { shared: self.clone(), record: record.clone(), use_of, mounts, volumes };
         for (index, mount) in record.mounts.iter().enumerate().filter(|(_, m)| m.kind != "tmpfs") {

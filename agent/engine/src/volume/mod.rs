@@ -2,13 +2,14 @@
 //!
 //! What a driver does is in `driver.rs` (plugins) and `options.rs` (the local driver's mounts); who has what mounted, in
 //! `active.rs`; a container's mounts, in `mount.rs`; those of one that does not run, for `docker cp`, in `borrow.rs` and `apart.rs`;
-//! copy-up, in `fill.rs`.
+//! copy-up, in `fill.rs`; what plugins must not keep mounted, in `lent.rs`.
 
 mod active;
 mod apart;
 mod borrow;
 mod driver;
 mod fill;
+mod lent;
 mod mount;
 mod options;
 
@@ -29,6 +30,7 @@ use crate::{
     },
 };
 use active::Active;
+use lent::Lent;
 use muster_calls::{Error, Filters, Result};
 use muster_model::{
     Timestamp,
@@ -86,6 +88,7 @@ pub(crate) struct Volumes {
     inner: Mutex<Inner>,
     plugins: Arc<Plugins>,
     active: Active,
+    lent: Lent,
 }
 
 #[derive(Debug, Default)]
@@ -102,11 +105,11 @@ struct Inner {
 }
 
 impl Volumes {
-    /// Reads the records. Blocks on the disk.
+    /// Reads the records, and in the folder `lent` the notes of what plugins have mounted. Blocks on the disk.
     ///
     /// # Errors
     /// [`OpenError`]. A folder without a record is a volume that was half-made or half-removed: it goes.
-    pub fn open(folder: &Path, plugins: Arc<Plugins>) -> std::result::Result<Self, OpenError> {
+    pub fn open(folder: &Path, lent: &Path, plugins: Arc<Plugins>) -> std::result::Result<Self, OpenError> {
         fs::create_dir_all(folder).map_err(OpenError::io("create", folder))?;
         let mut inner = Inner::default();
         for folder::Read { path, record, .. } in folder::read_all::<VolumeRecord>(folder)? {
@@ -121,7 +124,13 @@ impl Volumes {
                 }
             }
         }
-        Ok(Self { folder: folder.to_owned(), inner: Mutex::new(inner), plugins, active: Active::default() })
+        Ok(Self {
+            folder: folder.to_owned(),
+            inner: Mutex::new(inner),
+            plugins,
+            active: Active::default(),
+            lent: Lent::open(lent)?,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
