@@ -121,6 +121,11 @@ impl<T> Hashing<T> {
         self.count
     }
 
+    /// What the bytes went to.
+    pub(crate) fn get_ref(&self) -> &T {
+        &self.inner
+    }
+
     /// The inner value, the digest and the number of bytes that passed.
     pub(crate) fn finish(self) -> (T, Digest, u64) {
         (self.inner, Digest(self.hasher.finalize().into()), self.count)

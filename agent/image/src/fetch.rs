@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use crate::digest::Hashing;
+use crate::early::Early;
 use crate::error::{At, blocking};
 use crate::follow::Follow;
 use crate::manifest::Descriptor;
@@ -219,8 +220,10 @@ pub(crate) fn is_passing(error: &Error) -> bool {
 }
 
 fn write_all(mut part: Part, mut inbox: mpsc::Receiver<Bytes>) -> Result<Part> {
+    let mut early = Early::default();
     while let Some(chunk) = inbox.blocking_recv() {
         part.file.write_all(&chunk).at("write", &part.path)?;
+        early.reached(part.file.get_ref(), part.file.count());
         part.follow.reached(part.file.count());
     }
     Ok(part)

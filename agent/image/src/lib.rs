@@ -21,6 +21,7 @@ mod compression;
 mod digest;
 mod distribution;
 mod durable;
+mod early;
 mod error;
 mod fetch;
 mod flight;

@@ -15,6 +15,7 @@ use super::{
     At, Error, MAX_DEPTH, OPAQUE, OPAQUE_XATTR, Result, UnpackOptions, WHITEOUT, WHITEOUT_META, Whiteouts, metadata,
     resolve, shown,
 };
+use crate::early::Early;
 
 /// Bytes moved at once.
 const BUFFER: usize = 256 << 10;
@@ -316,7 +317,7 @@ fn remove(parent: BorrowedFd<'_>, name: &[u8], is_dir: bool, depth: usize) -> Re
 /// Copies content, keeping apart whether the archive or the file failed.
 fn copy(from: &mut impl Read, to: &mut std::fs::File, buffer: &mut [u8], path: &[u8]) -> Result<u64> {
     use io::Write;
-    let mut written = 0;
+    let (mut written, mut early) = (0, Early::default());
     loop {
         let read = match from.read(buffer) {
             Ok(0) => return Ok(written),
@@ -326,5 +327,6 @@ fn copy(from: &mut impl Read, to: &mut std::fs::File, buffer: &mut [u8], path: &
         };
         to.write_all(&buffer[..read]).at("write", path)?;
         written += read as u64;
+        early.reached(to, written);
     }
 }
