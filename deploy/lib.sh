@@ -113,8 +113,8 @@ host_kill() {
   true
 }
 
-# port_is_free PORT: whether nobody on this machine holds it, on any address
-port_is_free() { [ -z "$(ss -Hltn "sport = :$1")" ]; }
+# port_is_free ADDRESS PORT: whether nobody on this machine holds it, there or on every address
+port_is_free() { ! ss -Hltn "sport = :$2" | awk '{print $4}' | grep -qE "^(\*|0\.0\.0\.0|\[::\]|${1//./\\.}):"; }
 
 # registry_up: Debian's docker-registry on this machine's port of the switch
 registry_up() {

@@ -14,7 +14,7 @@ within 60 "service ps says that the registry cannot be reached" says_why
 within 10 "another server has its port" curl -s -m 1 -o /dev/null "http://$(me_ip):$REGISTRY_PORT/v2/"
 not_taken_for_it() { ! (registry_up) 2>/dev/null; }
 check "which is not taken for the registry" not_taken_for_it
-kill $other; within 10 "the port is free" port_is_free $REGISTRY_PORT
+kill $other; within 10 "the port is free" port_is_free "$(me_ip)" $REGISTRY_PORT
 registry_up
 within 60 "the service runs once the registry is back" running_are 1 late 3
 check "the daemons are well" nodes_are 1 3 'Ready (Leader|Reachable)'
