@@ -22,7 +22,8 @@ pub fn format(ns: i64) -> [u8; TEXT_LEN] {
     out
 }
 
-/// Gives out times of which no two are the same, so that a reader of a log can go on behind any entry.
+/// Gives out times of which no two are the same, but for a clock that is set back: then times come again, and readers of the
+/// files go by the place of a line.
 #[derive(Debug, Clone)]
 pub struct Unique {
     ns: i64,

@@ -18,7 +18,8 @@ pub use muster_shim::clock::{format as format_time, parse as parse_time};
 pub struct ReadOptions {
     /// Only the last so many entries (before the other conditions are applied, as in Docker); all when `None`.
     pub tail: Option<usize>,
-    /// Only entries at or after this time, in nanoseconds since 1970.
+    /// Only the first entry at or after this time, in nanoseconds since 1970, and what stands behind it: where the clock was set
+    /// back meanwhile, that is earlier.
     pub since_ns: Option<i64>,
     /// Only entries at or before this time; reading ends at the first later one.
     pub until_ns: Option<i64>,

@@ -1,4 +1,7 @@
 //! The files of one log, read in order; blocking, driven by [`super::follow`] on a blocking thread.
+//!
+//! What comes after what is a matter of files and of places in them, never of the times in the lines: the host's clock may have
+//! been set back.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -18,6 +21,12 @@ const CHUNK: usize = 128 * 1024;
 /// Longest line that is kept in memory; a longer one is no entry of ours (the shim splits at 16 KiB, JSON escapes may grow
 /// that sixfold).
 const MAX_LINE: usize = 1024 * 1024;
+/// Files behind us that are known again: enough that one of them is left when the last few are damaged.
+const PASSED: usize = 64;
+
+/// What a file is known again by, also when it has been compressed: its length, and its first and last bytes, with times among
+/// them.
+type Ends = (u64, Vec<u8>);
 
 /// Entries read by one step, and whether the end of what is there was reached.
 pub(super) struct Batch {
@@ -37,30 +46,24 @@ pub(super) struct Source {
     current: Option<File>,
     /// The begin of a line whose end has not been written yet.
     pending: Vec<u8>,
-    /// Of the last entry that was met.
-    last_ns: i64,
-    /// Entries up to this time were met in a file that has been compressed since: no two have the same time.
-    met_until_ns: i64,
+    /// The files before the current one, oldest first, as far as a follower may have to know them again.
+    passed: VecDeque<Ends>,
+    /// An entry at or after `since` was met: all that stand behind it are wanted.
+    begun: bool,
 }
 
 impl Source {
     /// Opens the files that exist now and finds where to begin. A log that does not exist yet is an empty one.
     pub fn open(path: &Path, options: ReadOptions) -> io::Result<Source> {
         let mut files = open_all(path)?;
+        let mut passed = VecDeque::new();
         if let Some(tail) = options.tail {
-            seek_tail(&mut files, tail)?;
+            let skipped = seek_tail(&mut files, tail)?;
+            passed.extend(skipped.iter().map(ends).collect::<io::Result<Vec<_>>>()?);
         }
         let mut queue: VecDeque<File> = files.into();
         let current = queue.pop_front();
-        Ok(Source {
-            path: path.to_path_buf(),
-            options,
-            queue,
-            current,
-            pending: Vec::new(),
-            last_ns: i64::MIN,
-            met_until_ns: i64::MIN,
-        })
+        Ok(Source { path: path.to_path_buf(), options, queue, current, pending: Vec::new(), passed, begun: false })
     }
 
     /// Reads the next chunk.
@@ -91,7 +94,6 @@ impl Source {
             let entry = Entry::parse(&self.pending[begin..begin + len]);
             begin += len + 1;
             let Some(entry) = entry else { continue };
-            self.last_ns = self.last_ns.max(entry.time_ns);
             if self.options.until_ns.is_some_and(|until| entry.time_ns > until) {
                 batch.past_until = true;
                 break;
@@ -106,18 +108,19 @@ impl Source {
         }
     }
 
-    fn wanted(&self, entry: &Entry) -> bool {
+    fn wanted(&mut self, entry: &Entry) -> bool {
+        self.begun |= self.options.since_ns.is_none_or(|since| entry.time_ns >= since);
         let stream = match entry.stream {
             Stream::Stdout => self.options.stdout,
             Stream::Stderr => self.options.stderr,
         };
-        stream && entry.time_ns > self.met_until_ns && self.options.since_ns.is_none_or(|since| entry.time_ns >= since)
+        stream && self.begun
     }
 
     /// Moves on to the next newer file; false when the current one is the newest.
     fn advance(&mut self, batch: &mut Batch) -> io::Result<bool> {
         if let Some(next) = self.queue.pop_front() {
-            self.switch(next);
+            self.switch(next)?;
             return Ok(true);
         }
         if !self.options.follow {
@@ -127,19 +130,23 @@ impl Source {
             self.current = open_if_there(&self.path)?;
             return Ok(self.current.is_some());
         };
-        let Some((next, found_by_time)) = successor(&self.path, current, self.last_ns)? else { return Ok(false) };
+        let Some(next) = successor(&self.path, current, &self.passed)? else { return Ok(false) };
         // The shim renames before it writes to the new file, so what the old one holds now is all that it will ever hold.
         while self.read_chunk(batch)? > 0 {}
-        if found_by_time {
-            self.met_until_ns = self.last_ns;
-        }
-        self.switch(next);
+        self.switch(next)?;
         Ok(true)
     }
 
-    fn switch(&mut self, next: File) {
+    fn switch(&mut self, next: File) -> io::Result<()> {
         self.pending.clear();
-        self.current = Some(next);
+        let old = self.current.replace(next);
+        if let Some(old) = old.filter(|_| self.options.follow) {
+            self.passed.push_back(ends(&old)?);
+        }
+        while self.passed.len() > PASSED {
+            self.passed.pop_front();
+        }
+        Ok(())
     }
 }
 
@@ -258,8 +265,7 @@ fn met_before(files: &[File], file: &File) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Length, and the first and last bytes: a time among them.
-fn ends(file: &File) -> io::Result<(u64, Vec<u8>)> {
+fn ends(file: &File) -> io::Result<Ends> {
     let len = file.metadata()?.len();
     let part = len.min(96) as usize;
     let mut bytes = vec![0; part * 2];
@@ -268,27 +274,21 @@ fn ends(file: &File) -> io::Result<(u64, Vec<u8>)> {
     Ok((len, bytes))
 }
 
-/// Time of the last entry of a file; none in an empty one.
-fn last_time(file: &File) -> io::Result<Option<i64>> {
-    let (offset, _) = offset_of_tail(file, 1)?;
-    let mut line = vec![0; (file.metadata()?.len() - offset).min(MAX_LINE as u64) as usize];
-    file.read_exact_at(&mut line, offset)?;
-    Ok(Entry::parse(line.strip_suffix(b"\n").unwrap_or(&line)).map(|entry| entry.time_ns))
-}
-
-/// The oldest file that has an entry later than this time.
-fn after(path: &Path, time_ns: i64) -> io::Result<Option<File>> {
-    for file in open_all(path)? {
-        if last_time(&file)?.is_none_or(|last| last > time_ns) {
-            return Ok(Some(file));
-        }
-    }
-    Ok(None)
+/// The file behind the newest of those that are known: `current`, or where that is damaged one of those before it. Where none of
+/// them is left, all that is left is newer.
+fn behind(path: &Path, current: &File, passed: &VecDeque<Ends>) -> io::Result<Option<File>> {
+    let mut files = open_all(path)?;
+    let there: Vec<Ends> = files.iter().map(ends).collect::<io::Result<_>>()?;
+    let own = ends(current)?;
+    let known = std::iter::once(&own).chain(passed.iter().rev()).filter(|ends| ends.0 > 0);
+    let newest = known.filter_map(|known| there.iter().rposition(|ends| ends == known)).next();
+    let next = newest.map_or(0, |at| at + 1);
+    Ok((next < files.len()).then(|| files.swap_remove(next)))
 }
 
 /// The file that was begun after `current` was rotated away; `None` while it is still the newest or a rotation is half done
 /// (its last step, making the new file, wakes the follower again).
-fn successor(path: &Path, current: &File, last_ns: i64) -> io::Result<Option<(File, bool)>> {
+fn successor(path: &Path, current: &File, passed: &VecDeque<Ends>) -> io::Result<Option<File>> {
     let id = identity(current)?;
     for _ in 0..100 {
         match number_of(path, id)? {
@@ -297,11 +297,11 @@ fn successor(path: &Path, current: &File, last_ns: i64) -> io::Result<Option<(Fi
                 let next = open_number(path, number - 1)?;
                 // Ours unmoved: what was opened in front of it is its true successor.
                 if number_of(path, id)? == Some(number) {
-                    return Ok(next.map(|next| (next, false)));
+                    return Ok(next);
                 }
             }
-            // Compressed, or rotated out of existence: the oldest that is left and has something later is the nearest.
-            None => return Ok(after(path, last_ns)?.map(|next| (next, true))),
+            // Compressed, or rotated out of existence.
+            None => return behind(path, current, passed),
         }
     }
     Ok(None)
@@ -323,19 +323,18 @@ fn number_of(path: &Path, id: (u64, u64)) -> io::Result<Option<u32>> {
     Ok(None)
 }
 
-/// Positions `files` (oldest first) so that about `tail` lines follow; files that hold none of them are dropped.
-fn seek_tail(files: &mut Vec<File>, tail: usize) -> io::Result<()> {
+/// Positions `files` (oldest first) so that about `tail` lines follow; files that hold none of them are taken out, and answered.
+fn seek_tail(files: &mut Vec<File>, tail: usize) -> io::Result<Vec<File>> {
     let mut wanted = tail;
     for index in (0..files.len()).rev() {
         let (offset, found) = offset_of_tail(&files[index], wanted)?;
         files[index].seek(SeekFrom::Start(offset))?;
         wanted -= found;
         if wanted == 0 {
-            files.drain(..index);
-            break;
+            return Ok(files.drain(..index).collect());
         }
     }
-    Ok(())
+    Ok(Vec::new())
 }
 
 /// Where the last `wanted` whole lines of a file begin, and how many there are (at most `wanted`).
@@ -358,4 +357,123 @@ fn offset_of_tail(file: &File, wanted: usize) -> io::Result<(u64, usize)> {
         end = begin;
     }
     Ok((0, newlines))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn line(text: &str, second: i64) -> String {
+        let time = muster_shim::clock::format(second * SECOND);
+        let time = String::from_utf8_lossy(&time);
+        format!("{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"{time}\"}}\n")
+    }
+
+    /// A log as the shim keeps it: `write` adds a line, `rotate` begins a new file and compresses the old one.
+    struct Log(PathBuf);
+
+    impl Log {
+        fn write(&self, text: &str, second: i64) {
+            let mut file = File::options().create(true).append(true).open(&self.0).expect("open");
+            file.write_all(line(text, second).as_bytes()).expect("write");
+        }
+
+        fn rotate(&self, keep: u32, compress: bool) {
+            for number in (0..keep).rev() {
+                let (from, to) = (numbered(&self.0, number), numbered(&self.0, number + 1));
+                let _ = fs::rename(&from, &to);
+                let _ = fs::rename(zipped(&from), zipped(&to));
+            }
+            let _ = fs::remove_file(numbered(&self.0, keep));
+            let _ = fs::remove_file(zipped(&numbered(&self.0, keep)));
+            if compress {
+                let plain = numbered(&self.0, 1);
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(&fs::read(&plain).expect("read")).expect("to memory");
+                fs::write(zipped(&plain), encoder.finish().expect("to memory")).expect("write");
+                fs::remove_file(plain).expect("remove");
+            }
+        }
+    }
+
+    fn read(source: &mut Source) -> Vec<String> {
+        let mut all = Vec::new();
+        loop {
+            let batch = source.read().expect("read");
+            all.extend(batch.entries.iter().map(|e| String::from_utf8_lossy(&e.line).trim_end().to_owned()));
+            if batch.at_end {
+                return all;
+            }
+        }
+    }
+
+    fn follow(log: &Log, options: ReadOptions) -> Source {
+        Source::open(&log.0, ReadOptions { follow: true, ..options }).expect("open")
+    }
+
+    #[test]
+    fn a_follower_behind_compressed_files_reads_on_when_the_clock_was_set_back() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let log = Log(dir.path().join("c-json.log"));
+        log.write("one", 10_000);
+        let mut source = follow(&log, ReadOptions::default());
+        assert_eq!(read(&mut source), ["one"]);
+        log.write("two", 10_001);
+        // An hour back: all that comes now is earlier than what was.
+        log.rotate(9, true);
+        log.write("three", 6_400);
+        assert_eq!(read(&mut source), ["two", "three"]);
+        log.rotate(9, true);
+        log.write("four", 6_399);
+        log.rotate(9, true);
+        log.write("five", 6_398);
+        assert_eq!(read(&mut source), ["four", "five"]);
+        assert_eq!(read(&mut source), [""; 0]);
+        assert_eq!(read(&mut follow(&log, ReadOptions::default())), ["one", "two", "three", "four", "five"]);
+    }
+
+    #[test]
+    fn a_follower_whose_file_was_rotated_out_goes_on_with_the_oldest_that_is_left() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let log = Log(dir.path().join("c-json.log"));
+        log.write("one", 10_000);
+        let mut source = follow(&log, ReadOptions::default());
+        assert_eq!(read(&mut source), ["one"]);
+        for (n, text) in ["lost", "lost too", "three", "four"].into_iter().enumerate() {
+            log.rotate(2, n % 2 == 0);
+            log.write(text, 6_400 - n as i64);
+        }
+        assert_eq!(read(&mut source), ["three", "four"]);
+    }
+
+    #[test]
+    fn nothing_is_read_twice_where_the_own_file_is_damaged_by_its_compression() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let log = Log(dir.path().join("c-json.log"));
+        for (text, second) in [("old", 10_000), ("one", 10_001)] {
+            log.write(text, second);
+            log.rotate(9, true);
+        }
+        log.write("two", 10_002);
+        let mut source = follow(&log, ReadOptions { tail: Some(2), ..ReadOptions::default() });
+        assert_eq!(read(&mut source), ["one", "two"]);
+        log.rotate(9, true);
+        fs::write(zipped(&numbered(&log.0, 1)), "no gzip file").expect("write");
+        log.write("three", 6_400);
+        assert_eq!(read(&mut source), ["three"]);
+    }
+
+    #[test]
+    fn since_begins_at_a_time_and_goes_on_by_place() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let log = Log(dir.path().join("c-json.log"));
+        log.write("before", 10_000);
+        log.write("at", 10_005);
+        log.write("set back", 6_400);
+        let since = ReadOptions { since_ns: Some(10_005 * SECOND), ..ReadOptions::default() };
+        assert_eq!(read(&mut follow(&log, since)), ["at", "set back"]);
+    }
 }
