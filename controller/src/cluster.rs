@@ -14,7 +14,7 @@ use muster_calls::{
 use muster_controller_core::{Call, Reply, cluster_services, service_status, tasks_for_people};
 use muster_model::{
     NetworkId, NodeId, ServiceId,
-    cluster::{Network, Node, Service, Task, Version},
+    cluster::{Network, Node, OperatorCertificate, Service, Task, Version},
     spec::{NetworkSpec, NodeSpec, Role, ServiceSpec},
 };
 use muster_mtls::{Caller, CallerKind, CertRole, JoinToken, new_secret, require_of};
@@ -252,6 +252,16 @@ impl Cluster for Face {
     async fn rotate_join_tokens(&self, worker: bool, manager: bool) -> Result<JoinTokens> {
         routed!(self, "rotate_join_tokens", false, self.rotate(worker, manager), |c| c
             .rotate_join_tokens(worker, manager))
+    }
+
+    async fn operator_revoke(&self, name: &str) -> Result<Vec<OperatorCertificate>> {
+        let here = || async {
+            match self.controller.change(Call::RevokeOperator { name: name.to_owned() }).await? {
+                Reply::Operators(revoked) => Ok(revoked),
+                other => Err(unexpected(&other)),
+            }
+        };
+        routed!(self, "operator_revoke", false, here(), |c| c.operator_revoke(name))
     }
 
     async fn node_list(&self) -> Result<Vec<NodeView>> {

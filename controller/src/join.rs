@@ -111,7 +111,12 @@ async fn issue(
 ) -> Result<Membership, JoinError> {
     let key = KeyRequest::new()?;
     let description = serde_json::to_vec(description).map_err(|_| JoinError::Answer("description"))?;
-    let request = v1::IssueRequest { csr: key.csr().to_vec().into(), secret, description: description.into() };
+    let request = v1::IssueRequest {
+        csr: key.csr().to_vec().into(),
+        secret,
+        description: description.into(),
+        ..Default::default()
+    };
     let mut client = v1::ca_client::CaClient::new(channel);
     let answer = timeout(ANSWER_TIMEOUT, client.issue(Request::new(request))).await;
     let answer = answer.map_err(|_| JoinError::Silent { addr: addr.to_owned() })?;

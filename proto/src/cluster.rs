@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use muster_calls::*;
 use muster_model::{
     NetworkId, NodeId, ServiceId,
-    cluster::{Network, Task, Version},
+    cluster::{Network, OperatorCertificate, Task, Version},
     spec::{NetworkSpec, NodeSpec, ServiceSpec},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -165,6 +165,7 @@ macro_rules! cluster_calls {
 
 cluster_calls! {
     named {
+        operator_revoke operator_revoke() -> Vec<OperatorCertificate>;
         node_inspect node_inspect() -> NodeView;
         node_remove node_remove(force: bool) -> ();
         service_inspect service_inspect() -> ServiceView;

@@ -31,6 +31,37 @@ host_up 3 && daemon_up 3 || bad "host 3 did not start"
 refuses "the old token opens nothing" "not valid" muster_on 3 join --token "$worker" "$(host_ip 1)"
 check "the manager's still does" muster_on 3 join --token "$manager" "$(host_ip 1)"
 within 20 "two managers" nodes_are 1 2 'Ready (Leader|Reachable)'
+
+# An operator's certificate is called back before it ends.
+muster() { "$BIN/muster" "$@"; }
+opens() { muster -c "$1" version >/dev/null 2>&1; }
+refused() { case $(muster -c "$1" version 2>&1) in *"was revoked"*) true ;; *) false ;; esac; }
+listed() { muster_on 1 context ls --issued | awk 'NR > 1 { print $2; s[$5] } END { for (k in s) print k }' | sort | paste -sd' '; }
+quiet muster_on 1 context create --addr "$(host_ip 2):2377" far
+quiet muster_on 3 context create --addr "$(host_ip 3):2377" near
+for c in far near; do check "a certificate opens the door of the host that context $c names" opens $c; done
+prints "any manager lists them" "far" muster_on 3 context ls --issued
+is "by name, with their state" "far lab near valid" listed
+serial=$(muster_on 1 context ls --issued | awk '$2 == "near" { print $1 }')
+muster -c near logs -f --tail 0 "$(docker -H "unix://$(docker_sock 3)" ps -q | head -n 1)" >/dev/null 2>&1 & stream=$!
+is "revoke takes a serial" "$serial" muster_on 1 context revoke "$serial"
+ended() { ! kill -0 "$stream" 2>/dev/null; }
+check "and a name, at any manager" muster_on 3 context revoke far
+for c in far near; do within 5 "context $c opens nothing any more" refused $c; done
+within 5 "what it had open has ended" ended
+check "others do" opens lab
+prints "the list says so" "revoked 20" muster_on 3 context ls
+refuses "once" "revoked before" muster_on 1 context revoke far
+refuses "what was never given is not known" "not found" muster_on 1 context revoke nobody
+for h in 1 3; do daemon_kill $h KILL; done; daemon_kill 2 KILL; daemon_up 2 || bad "host 2 did not come back"
+check "a worker remembers, without its managers" refused far
+for h in 1 3; do daemon_up $h || bad "host $h did not come back"; done
+within 30 "the managers are back" nodes_are 1 2 'Ready (Leader|Reachable)'
+check "and remember" refused near
+check "a new certificate of the name" muster_on 1 context create --addr "$(host_ip 2):2377" far
+check "opens the door" opens far
+within 30 "the service is as it was" running_are 1 web 2
+
 check "the worker leaves" muster_on 2 leave
 empty() { [ -z "$(docker -H "unix://$(docker_sock 2)" ps -aq)" ]; }
 within 20 "and its tasks end" empty

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use muster_calls::*;
 use muster_model::{
     NetworkId, NodeId, ServiceId,
-    cluster::{Network, Task, Version},
+    cluster::{Network, OperatorCertificate, Task, Version},
     spec::{NetworkSpec, NodeSpec, ServiceSpec},
 };
 use std::sync::Arc;
@@ -88,6 +88,7 @@ forwarded! { {
     node_list() -> Vec<NodeView>;
     node_inspect(name: &str) -> NodeView;
     node_update(id: NodeId, version: Version, spec: NodeSpec) -> ();
+    operator_revoke(name: &str) -> Vec<OperatorCertificate>;
     node_remove(name: &str, force: bool) -> ();
     service_create(spec: ServiceSpec) -> Made<ServiceId>;
     service_list() -> Vec<ServiceView>;

@@ -20,6 +20,9 @@ pub struct Facts {
     pub addr: SocketAddr,
     /// Managers as last heard of.
     pub managers: Vec<(NodeId, String)>,
+    /// Serials of operators' certificates that were called back, as last heard of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<String>,
 }
 
 /// The folder that holds it.

@@ -103,8 +103,9 @@ impl Keeper {
             }
             Event::Update(update) => Some(Input::Update(update)),
             Event::Taken(sequence) => self.sent.remove(&sequence).map(Input::Reported),
-            Event::Managers { managers, role } => {
+            Event::Managers { managers, role, revoked } => {
                 self.member.took_managers(managers);
+                self.member.took_revoked(revoked);
                 if !role.is_empty() && role != self.member.tls().identity().role.as_str() {
                     let (member, host) = (self.member.clone(), self.host.clone());
                     tokio::spawn(async move {

@@ -100,7 +100,7 @@ impl Member {
             }
         };
         let tls = Tls::new(credentials.clone())?;
-        let facts = Facts { listen_addr: listen, addr, managers };
+        let facts = Facts { listen_addr: listen, addr, managers, revoked: Vec::new() };
         let slot = Slot::default();
         // The door stands before the control plane starts: its first peers answer at once.
         let stop = CancellationToken::new();
@@ -175,6 +175,7 @@ impl Member {
             facts.managers = vec![(credentials.identity().node_id, facts.addr.to_string())];
         }
         let tls = Tls::new(credentials)?;
+        tls.revoke(facts.revoked.iter().cloned().collect());
         let slot = Slot::default();
         let listener = door::bind(facts.listen_addr).await?;
         let stop = CancellationToken::new();
@@ -441,9 +442,24 @@ impl Member {
             return;
         }
         self.facts.send_modify(|f| f.managers = managers);
+        self.save_facts();
+    }
+
+    /// Certificates that open no door of this host any more. A manager goes by its own state.
+    pub(super) fn took_revoked(&self, revoked: Vec<String>) {
+        if self.controller().is_none() {
+            self.tls.revoke(revoked.iter().cloned().collect());
+        }
+        if self.facts.borrow().revoked != revoked {
+            self.facts.send_modify(|f| f.revoked = revoked);
+            self.save_facts();
+        }
+    }
+
+    fn save_facts(&self) {
         let facts = self.facts.borrow().clone();
         if let Err(error) = self.identity.save_facts(&facts) {
-            tracing::warn!(error = format!("{error:#}"), "the managers' addresses could not be saved");
+            tracing::warn!(error = format!("{error:#}"), "what was heard of the managers could not be saved");
         }
     }
 }

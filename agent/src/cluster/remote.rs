@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use muster_calls::*;
 use muster_model::{
     NetworkId, NodeId, ServiceId,
-    cluster::{Network, Task, Version},
+    cluster::{Network, OperatorCertificate, Task, Version},
     spec::{NetworkSpec, NodeSpec, ServiceSpec},
 };
 use muster_proto::RemoteCluster;
@@ -153,6 +153,7 @@ asked! {
     changes {
         rotate_join_tokens(worker: bool, manager: bool) -> JoinTokens;
         node_update(id: NodeId, version: Version, spec: NodeSpec) -> ();
+        operator_revoke(name: &str) -> Vec<OperatorCertificate>;
         node_remove(name: &str, force: bool) -> ();
         service_create(spec: ServiceSpec) -> Made<ServiceId>;
         service_update(id: ServiceId, version: Version, spec: ServiceSpec) -> Made<ServiceId>;

@@ -38,6 +38,8 @@ pub enum Event {
     Managers {
         managers: Vec<(NodeId, String)>,
         role: String,
+        /// Serials of certificates that were called back.
+        revoked: Vec<String>,
     },
     /// The cluster does not know this node any more.
     Removed,
@@ -193,7 +195,7 @@ impl Session {
                     }
                 },
                 Some(v1::manager_message::Of::Managers(m)) => {
-                    Event::Managers { managers: managers(m.managers), role: m.role }
+                    Event::Managers { managers: managers(m.managers), role: m.role, revoked: m.revoked }
                 }
                 Some(v1::manager_message::Of::ReportsTaken(t)) => Event::Taken(t.sequence),
                 Some(v1::manager_message::Of::Refused(r)) => {

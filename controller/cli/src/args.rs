@@ -482,8 +482,17 @@ pub enum Context {
         addr: Option<String>,
         name: String,
     },
-    /// List contexts.
-    Ls,
+    /// List contexts, and the operators' certificates that the cluster of the host that is asked has given.
+    Ls {
+        /// Only the certificates.
+        #[arg(long)]
+        issued: bool,
+    },
+    /// Call operators' certificates back before they end: the one of a serial, or all of a name. Every node refuses them at once.
+    Revoke {
+        #[arg(value_name = "NAME|SERIAL")]
+        name: String,
+    },
     /// Make a context the default. `default` is this host's own socket.
     Use { name: String },
     /// Write a context as text, to be taken elsewhere. It holds a private key.

@@ -54,7 +54,7 @@ fn store(name: &str, context: &OperatorContext) -> anyhow::Result<()> {
 pub async fn create(channel: Channel, name: &str, addr: &str) -> anyhow::Result<()> {
     file(name)?;
     let key = KeyRequest::new()?;
-    let request = v1::IssueRequest { csr: key.csr().to_vec().into(), ..Default::default() };
+    let request = v1::IssueRequest { csr: key.csr().to_vec().into(), name: name.to_owned(), ..Default::default() };
     let reply = v1::ca_client::CaClient::new(channel).issue_operator(request).await;
     let reply = reply.map_err(|s| anyhow::anyhow!("{}", s.message()))?.into_inner();
     let roots = reply.roots.iter().map(|r| r.to_vec().into()).collect();

@@ -2,7 +2,7 @@
 
 use muster_model::{
     AttachmentId, ClusterId, NetworkId, NodeId, ServiceId,
-    cluster::{AttachRequest, ClusterSpec, NodeDescription, Version},
+    cluster::{AttachRequest, ClusterSpec, NodeDescription, OperatorCertificate, Version},
     net::Subnet,
     spec::{Availability, Invalid, Labels, NetworkSpec, NodeSpec, RegistryAuth, Role, ServiceSpec},
 };
@@ -25,6 +25,14 @@ pub enum Call {
     SetJoinSecrets {
         worker: Option<String>,
         manager: Option<String>,
+    },
+    /// An operator is about to be given this certificate.
+    RecordOperator {
+        certificate: Box<OperatorCertificate>,
+    },
+    /// Operators' certificates are called back: the one of a serial, or all of a name.
+    RevokeOperator {
+        name: String,
     },
     /// A node joined with a token, or a promoted node says where its control plane listens. Repeating it changes nothing.
     Register(Registration),
@@ -127,6 +135,7 @@ pub enum Reply {
         warnings: Vec<String>,
     },
     Network(NetworkId),
+    Operators(Vec<OperatorCertificate>),
     /// The reports are part of the state.
     Reported,
 }

@@ -6,6 +6,7 @@
 use crate::{
     Call, CallError, NewCluster, Registration, Reply, credentials,
     members::Members,
+    operators,
     pending::{Answer, Decision},
 };
 use muster_model::{
@@ -41,6 +42,8 @@ pub(crate) fn decide(view: &View<'_>, ids: &mut IdSource, call: &Call) -> Result
         Call::Init { .. } => Err(conflict("this node is part of a cluster already")),
         Call::ClusterUpdate { version, spec } => cluster_update(cluster, *version, spec),
         Call::SetJoinSecrets { worker, manager } => Ok(join_secrets(cluster, worker.as_deref(), manager.as_deref())),
+        Call::RecordOperator { certificate } => operators::record(cluster, view.now, certificate),
+        Call::RevokeOperator { name } => operators::revoke(cluster, view.now, name),
         Call::Register(registration) => register(view, registration),
         Call::NodeUpdate { id, version, spec } => {
             let node = node_by_id(state, *id)?;
@@ -63,7 +66,7 @@ pub(crate) fn decide(view: &View<'_>, ids: &mut IdSource, call: &Call) -> Result
     }
 }
 
-fn propose(expects: Vec<Expect>, changes: Vec<Change>, answer: Answer) -> Decision {
+pub(crate) fn propose(expects: Vec<Expect>, changes: Vec<Change>, answer: Answer) -> Decision {
     Decision::Propose(Box::new(Group { expects, changes, trace_parent: None }), answer)
 }
 
@@ -103,6 +106,7 @@ fn init(view: &View<'_>, ids: &mut IdSource, new: &NewCluster, first: &Registrat
         manager_secret: new.manager_secret.clone(),
         address_pool: new.address_pool,
         subnet_prefix: new.subnet_prefix,
+        operators: Vec::new(),
     };
     let node = new_node(first, view.now);
     let expects = vec![Expect::absent(Key::Cluster), Expect::absent(Key::Node(first.node))];

@@ -31,6 +31,7 @@ mod leader;
 mod manager;
 mod members;
 mod office;
+mod operators;
 mod pending;
 mod read;
 mod reports;

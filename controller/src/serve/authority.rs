@@ -9,11 +9,11 @@ use muster_calls::{Error, Kind};
 use muster_controller_core::{Call, Registration};
 use muster_model::{
     NodeId,
-    cluster::{Cluster, Node, NodeDescription},
-    spec::{Availability, Labels, Role},
+    cluster::{Cluster, Node, NodeDescription, OperatorCertificate},
+    spec::{Availability, Labels, Role, check_name},
 };
 use muster_mtls::{
-    CALLER_KEY, Caller, CallerKind, CertRole, NodeIdentity, caller, require, require_renewable, same_secret,
+    CALLER_KEY, Caller, CallerKind, CertRole, Leaf, NodeIdentity, caller, require, require_renewable, same_secret,
 };
 use muster_proto::{from_status, to_status, v1};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -34,6 +34,8 @@ enum Asker {
     /// Somebody with the secret of a join token.
     Joiner,
     Member(NodeId),
+    /// Somebody who may have an operator's certificate given.
+    Operator(CallerKind),
 }
 
 #[tonic::async_trait]
@@ -56,11 +58,9 @@ impl v1::ca_server::Ca for CaService {
     async fn issue_operator(&self, request: Request<v1::IssueRequest>) -> Result<Response<v1::IssueReply>, Status> {
         let caller = require(&request, &[CertRole::Operator, CertRole::Manager])?;
         let controller = self.0.served()?;
-        let cluster = controller.cluster_object().map_err(to_status)?;
-        let id = NodeId::from_u128(crate::clock::random_id().map_err(|e| Status::internal(e.to_string()))?);
-        info!(operator.id = %id, by = %caller.kind, "operator certificate issued");
-        let reply = sign(&controller, &cluster, &request.get_ref().csr, id, CertRole::Operator).map_err(to_status)?;
-        Ok(Response::new(reply))
+        let forwarded = request.metadata().contains_key(FORWARDED_KEY);
+        let issued = issue(&controller, Asker::Operator(caller.kind), request.into_inner(), forwarded).await;
+        issued.map(Response::new).map_err(to_status)
     }
 }
 
@@ -100,6 +100,7 @@ async fn issue(
             _ if published.leading => match asker {
                 Asker::Joiner => join(controller, &request).await,
                 Asker::Member(id) => renew(controller, id, &request).await,
+                Asker::Operator(by) => operator(controller, by, &request).await,
             },
             _ if forwarded => return Err(Error::unavailable(crate::errors::NOT_LEADER)),
             Some(leader) => pass_on(controller, leader, asker, &request).await,
@@ -125,12 +126,18 @@ async fn pass_on(
     let channel = controller.links().to(leader, addr).await?;
     let mut request = Request::new(request.clone());
     request.metadata_mut().insert(FORWARDED_KEY, MetadataValue::from_static("1"));
-    if let Asker::Member(id) = asker {
+    let caller = match asker {
+        Asker::Joiner => None,
         // The role is the state's to say.
-        let kind = CallerKind::Certified { role: CertRole::Worker, id };
-        Caller { kind, via: None }.attach(&mut request);
-    }
-    let reply = v1::ca_client::CaClient::new(channel).issue(request).await;
+        Asker::Member(id) => Some(CallerKind::Certified { role: CertRole::Worker, id }),
+        Asker::Operator(by) => Some(by),
+    };
+    caller.into_iter().for_each(|kind| Caller { kind, via: None }.attach(&mut request));
+    let mut client = v1::ca_client::CaClient::new(channel);
+    let reply = match asker {
+        Asker::Operator(_) => client.issue_operator(request).await,
+        Asker::Joiner | Asker::Member(_) => client.issue(request).await,
+    };
     if reply.is_err() {
         controller.links().forget(leader);
     }
@@ -154,6 +161,31 @@ async fn join(controller: &Controller, request: &v1::IssueRequest) -> Result<v1:
     controller.change(Call::Register(registration)).await?;
     info!(node.id = %node, role = role.as_str(), "node joined");
     with_managers_share(controller, role, &mut reply);
+    Ok(reply)
+}
+
+/// The cluster lists a certificate before anybody has it.
+async fn operator(
+    controller: &Controller,
+    by: CallerKind,
+    request: &v1::IssueRequest,
+) -> Result<v1::IssueReply, Error> {
+    if !request.name.is_empty() {
+        check_name("context", &request.name, 63)?;
+    }
+    let cluster = controller.cluster_object()?;
+    let id = NodeId::from_u128(crate::clock::random_id().map_err(|e| Error::internal(e.to_string()))?);
+    let reply = sign(controller, &cluster, &request.csr, id, CertRole::Operator)?;
+    let leaf = Leaf::from_certificate(&reply.certificate).map_err(|e| Error::internal(e.to_string()))?;
+    let certificate = OperatorCertificate {
+        serial: OperatorCertificate::serial_of(&leaf.serial),
+        name: request.name.clone(),
+        issued: muster_mtls::now(),
+        not_after: leaf.not_after,
+        revoked: None,
+    };
+    controller.change(Call::RecordOperator { certificate: Box::new(certificate) }).await?;
+    info!(operator.id = %id, serial = %leaf.serial, name = %request.name, %by, "operator certificate issued");
     Ok(reply)
 }
 

@@ -106,13 +106,18 @@ fn commit_span(trace: &str, entry: &Entry) -> Span {
     span
 }
 
-/// Whether it changes who should be a manager, or where one is. Most events of nodes only say that they live.
+/// Whether it changes who should be a manager, where one is, or who is let in. Most events of nodes only say that they live.
 fn concerns_managers(event: &Event) -> bool {
     let part = |object: &Option<Object>| match object {
         Some(Object::Node(node)) => Some((node.spec.role, node.manager_addr)),
         _ => None,
     };
-    matches!(event.key, Key::Node(_)) && part(&event.before) != part(&event.after)
+    let operators = |object: &Option<Object>| match object {
+        Some(Object::Cluster(cluster)) => cluster.revoked_serials().map(str::to_owned).collect::<Vec<_>>(),
+        _ => Vec::new(),
+    };
+    let called_back = matches!(event.key, Key::Cluster) && operators(&event.before) != operators(&event.after);
+    called_back || matches!(event.key, Key::Node(_)) && part(&event.before) != part(&event.after)
 }
 
 /// A node that was removed, or is no manager any more: what it was let in for is over.

@@ -23,7 +23,7 @@ use crate::{
 };
 use muster_consensus::{Consensus, Membership, Message, PeerId, Role, SnapshotMeta, StepError};
 use muster_controller_core::{Call, CallError, Effects, Input, Manager, Reply, Token};
-use muster_model::NodeId;
+use muster_model::{NodeId, cluster::Version};
 use muster_mtls::Tls;
 use muster_state::State;
 use std::{
@@ -101,6 +101,8 @@ pub(crate) struct Turn {
     storage: StorageConfig,
     me: NodeId,
     tls: Tls,
+    /// The cluster object that the doors of this host go by.
+    doors: Version,
     sealer: Sealer,
     manager: Manager,
     consensus: Consensus,
@@ -158,6 +160,7 @@ impl Turn {
             storage,
             me,
             tls,
+            doors: Version::ABSENT,
             sealer,
             manager,
             consensus,
@@ -374,6 +377,12 @@ impl Turn {
             proposals: self.proposed,
             addresses: self.peers_known(),
         };
+        if let Some(cluster) = status.state.cluster()
+            && self.doors != cluster.meta.version
+        {
+            self.doors = cluster.meta.version;
+            self.tls.revoke(cluster.revoked_serials().map(str::to_owned).collect());
+        }
         self.published.send_replace(Arc::new(status));
     }
 

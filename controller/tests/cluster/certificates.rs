@@ -1,6 +1,6 @@
 //! Who gets a certificate, and who gets in with one.
 
-use crate::harness::{Host, description, three};
+use crate::harness::{Host, description, three, until};
 use muster_calls::{Cluster, Kind};
 use muster_controller::{JoinError, Storage, join, renew};
 use muster_model::{Timestamp, cluster::ClusterSpec};
@@ -124,6 +124,56 @@ async fn an_operators_certificate_works_from_elsewhere_and_cannot_become_a_nodes
     let refused =
         v1::dispatch_client::DispatchClient::new(channel).session(tokio_stream::pending()).await.expect_err("no node");
     assert_eq!(refused.code(), Code::PermissionDenied);
+}
+
+/// An operator with a certificate of its own, given by a host.
+async fn operator(host: &Host, name: &str) -> Tls {
+    let channel = host.tls.channel(&host.addr.to_string(), Expect::Manager).await.expect("connects");
+    let key = KeyRequest::new().expect("key");
+    let request = v1::IssueRequest { csr: key.csr().to_vec().into(), name: name.to_owned(), ..Default::default() };
+    let reply = v1::ca_client::CaClient::new(channel).issue_operator(request).await.expect("issued").into_inner();
+    let roots = reply.roots.iter().map(|r| r.to_vec().into()).collect();
+    Tls::new(key.complete(reply.certificate.to_vec(), roots).expect("fits")).expect("valid")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operators_certificate_that_is_called_back_opens_no_managers_door() {
+    let hosts = three(Storage::default()).await;
+    let (kept, gone) = (operator(&hosts[1], "kept").await, operator(&hosts[2], "gone").await);
+    let listed = hosts[0].api().cluster().await.expect("inspected").operators;
+    assert_eq!(listed.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["kept", "gone"]);
+    assert!(listed.iter().all(|c| c.revoked.is_none() && c.not_after > muster_mtls::now()));
+    let mut open = Vec::new();
+    for host in &hosts {
+        let channel = gone.channel(&host.addr.to_string(), Expect::Manager).await.expect("connects");
+        RemoteCluster::new(channel.clone()).node_list().await.expect("allowed");
+        open.push(channel);
+    }
+    // However its serial is written.
+    let serial = gone.leaf().serial.to_uppercase();
+    let revoked = hosts[1].api().operator_revoke(&serial).await.expect("revoked");
+    assert_eq!(revoked.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["gone"]);
+    for (host, open) in hosts.iter().zip(open) {
+        until("it is refused", async || {
+            let channel = gone.channel(&host.addr.to_string(), Expect::Manager).await.expect("connects");
+            let answer = RemoteCluster::new(channel).membership().await;
+            answer.is_err_and(|e| e.kind == Kind::Unauthorized && e.message.contains("was revoked"))
+        })
+        .await;
+        RemoteCluster::new(open).node_list().await.expect_err("neither is what was open");
+        let channel = kept.channel(&host.addr.to_string(), Expect::Manager).await.expect("connects");
+        RemoteCluster::new(channel).node_list().await.expect("the other one is not touched");
+    }
+    let api = hosts[0].api();
+    assert_eq!(api.operator_revoke("gone").await.expect_err("twice").kind, Kind::Conflict);
+    assert_eq!(api.operator_revoke("nobody").await.expect_err("unknown").kind, Kind::NotFound);
+    // One that an earlier build gave, and kept no list of.
+    let stranger = muster_model::NodeId::from_u128(78);
+    let stranger = forged_with_the_real_key(&hosts[0], CertRole::Operator, stranger, muster_mtls::now());
+    let connect = async || stranger.channel(&hosts[0].addr.to_string(), Expect::Manager).await.expect("connects");
+    RemoteCluster::new(connect().await).node_list().await.expect("allowed");
+    api.operator_revoke(&stranger.leaf().serial).await.expect("revoked");
+    until("it is refused", async || RemoteCluster::new(connect().await).node_list().await.is_err()).await;
 }
 
 /// Signs as the cluster's own authority would, for a minute that we choose.

@@ -4,7 +4,7 @@ use crate::{Ask, Error, LogChunk, Logs, Placed, Result, Stream};
 use async_trait::async_trait;
 use muster_model::{
     ClusterId, NetworkId, NodeId, ServiceId, TaskId,
-    cluster::{Network, Node, Service, Task, Version},
+    cluster::{Network, Node, OperatorCertificate, Service, Task, Version},
     spec::{NetworkSpec, NodeSpec, Role, ServiceSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -123,6 +123,14 @@ pub trait Cluster: Send + Sync + 'static {
     async fn node_list(&self) -> Result<Vec<NodeView>>;
     async fn node_inspect(&self, name: &str) -> Result<NodeView>;
     async fn node_update(&self, id: NodeId, version: Version, spec: NodeSpec) -> Result<()>;
+    /// Calls operators' certificates back: the one of a serial, or all of a name. Answers with those.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` for what is neither.
+    async fn operator_revoke(&self, name: &str) -> Result<Vec<OperatorCertificate>> {
+        let _ = name;
+        Err(Error::unimplemented("revoking operators' certificates"))
+    }
     async fn node_remove(&self, name: &str, force: bool) -> Result<()>;
 
     async fn service_create(&self, spec: ServiceSpec) -> Result<Made<ServiceId>>;

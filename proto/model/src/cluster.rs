@@ -47,6 +47,37 @@ pub struct Cluster {
     /// Where subnets of networks without one of their own are cut from, and how long their prefix is.
     pub address_pool: Subnet,
     pub subnet_prefix: u8,
+    /// Operators' certificates that were given and have not ended, and those that were revoked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<OperatorCertificate>,
+}
+
+/// A certificate that the cluster gave to an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorCertificate {
+    /// Lower-case hexadecimal digits, without leading zeros: see [`OperatorCertificate::serial_of`].
+    pub serial: String,
+    /// What its holder's context was called; empty where nobody said, or where it is of an earlier build.
+    pub name: String,
+    pub issued: Timestamp,
+    pub not_after: Timestamp,
+    /// Nobody is let in by it any more.
+    pub revoked: Option<Timestamp>,
+}
+
+impl OperatorCertificate {
+    /// A serial as it is compared: however people and tools write it.
+    pub fn serial_of(text: &str) -> String {
+        let digits: String = text.chars().filter(|c| *c != ':').map(|c| c.to_ascii_lowercase()).collect();
+        digits.trim_start_matches('0').to_owned()
+    }
+}
+
+impl Cluster {
+    /// The serials of certificates that are refused.
+    pub fn revoked_serials(&self) -> impl Iterator<Item = &str> {
+        self.operators.iter().filter(|c| c.revoked.is_some()).map(|c| c.serial.as_str())
+    }
 }
 
 /// Cluster-wide settings that an operator may change.

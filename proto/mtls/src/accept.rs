@@ -123,7 +123,9 @@ impl PeerIo {
     fn new(io: TlsStream<TcpStream>, remote: SocketAddr, leaf: Option<Leaf>, tls: &Tls) -> Self {
         let registered = tls.connections().register(Some(remote), leaf.as_ref(), now());
         let kind = match (leaf, registered.valid_until.clone()) {
-            (Some(leaf), Some(valid_until)) => PeerKind::Certified { leaf: Arc::new(leaf), valid_until },
+            (Some(leaf), Some(valid_until)) => {
+                PeerKind::Certified { leaf: Arc::new(leaf), valid_until, revoked: tls.revoked().clone() }
+            }
             _ => PeerKind::Anonymous,
         };
         let closed = Box::pin(registered.close.clone().cancelled_owned());

@@ -26,6 +26,8 @@ pub struct ConnectionInfo {
     pub remote: Option<SocketAddr>,
     /// `None`: an anonymous client.
     pub identity: Option<NodeIdentity>,
+    /// Of its certificate.
+    pub serial: Option<String>,
     pub opened: Timestamp,
 }
 
@@ -74,7 +76,12 @@ impl Connections {
         let id = table.next;
         table.next += 1;
         let close = CancellationToken::new();
-        let info = ConnectionInfo { remote, identity: leaf.map(|l| l.identity), opened: now };
+        let info = ConnectionInfo {
+            remote,
+            identity: leaf.map(|l| l.identity),
+            serial: leaf.map(|l| l.serial.clone()),
+            opened: now,
+        };
         table.open.insert(id, Open { info, valid_until: valid_until.clone(), close: close.clone() });
         drop(table);
         Registered { connections: self.clone(), id, close, valid_until }

@@ -69,7 +69,7 @@ impl FromStr for CallerKind {
 /// On whose behalf a request is made.
 ///
 /// # Errors
-/// UNAUTHENTICATED without a certificate or with one that ran out; PERMISSION_DENIED when somebody else than a manager
+/// UNAUTHENTICATED without a certificate or with one that ran out or was revoked; PERMISSION_DENIED when somebody else than a manager
 /// names another caller; INVALID_ARGUMENT when the name is malformed.
 pub fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     caller_of(request.extensions(), request.metadata())
@@ -153,9 +153,13 @@ pub fn require_peer_manager<T>(request: &Request<T>) -> Result<NodeId, Status> {
 /// proven that its holder has the key. Whether it is still a member is for the authority to check.
 ///
 /// # Errors
-/// UNAUTHENTICATED without a certificate.
+/// UNAUTHENTICATED without a certificate, or with one that was revoked.
 pub fn require_renewable<T>(request: &Request<T>) -> Result<Leaf, Status> {
-    peer(request.extensions())?.leaf().cloned().ok_or_else(no_certificate)
+    let peer = peer(request.extensions())?;
+    match peer.leaf() {
+        Some(leaf) if peer.revoked() => Err(revoked(leaf)),
+        leaf => leaf.cloned().ok_or_else(no_certificate),
+    }
 }
 
 fn peer(extensions: &Extensions) -> Result<&Peer, Status> {
@@ -166,6 +170,7 @@ fn peer_kind(peer: &Peer, now: Timestamp) -> Result<CallerKind, Status> {
     match &peer.kind {
         PeerKind::Local => Ok(CallerKind::Local),
         PeerKind::Anonymous => Err(no_certificate()),
+        PeerKind::Certified { leaf, .. } if peer.revoked() => Err(revoked(leaf)),
         PeerKind::Certified { leaf, .. } if peer.expired(now) => {
             let (id, end) = (leaf.identity.node_id, leaf.not_after.to_rfc3339());
             Err(Status::unauthenticated(format!("the certificate of {id} expired at {end}: renew it first")))
@@ -174,6 +179,11 @@ fn peer_kind(peer: &Peer, now: Timestamp) -> Result<CallerKind, Status> {
             Ok(CallerKind::Certified { role: leaf.identity.role, id: leaf.identity.node_id })
         }
     }
+}
+
+fn revoked(leaf: &Leaf) -> Status {
+    let Leaf { identity, serial, .. } = leaf;
+    Status::unauthenticated(format!("the certificate {serial} of {} {} was revoked", identity.role, identity.node_id))
 }
 
 fn no_certificate() -> Status {

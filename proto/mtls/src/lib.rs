@@ -25,6 +25,7 @@ mod files;
 mod guard;
 mod identity;
 mod peer;
+mod revoked;
 mod tls;
 mod token;
 mod verify;
@@ -44,6 +45,7 @@ pub use guard::{
 };
 pub use identity::{CertRole, Leaf, NodeIdentity, sha256_hex};
 pub use peer::{LocalIo, Peer, PeerKind};
+pub use revoked::Revoked;
 pub use rustls_pki_types::CertificateDer;
 pub use tls::Tls;
 pub use token::{JoinToken, TokenError, new_secret, same_secret};

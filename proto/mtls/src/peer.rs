@@ -1,6 +1,6 @@
 //! Who is at the other end of a connection: found once, at the handshake, and carried in each request's extensions.
 
-use crate::Leaf;
+use crate::{Leaf, Revoked};
 use muster_model::Timestamp;
 use std::{
     io,
@@ -34,7 +34,8 @@ pub enum PeerKind {
     /// No certificate: may look at the root and ask for a certificate, nothing else.
     Anonymous,
     /// Holds a certificate of ours; `valid_until` grows when its holder shows a newer one.
-    Certified { leaf: Arc<Leaf>, valid_until: Arc<AtomicI64> },
+    /// It may be on the list of those that were called back.
+    Certified { leaf: Arc<Leaf>, valid_until: Arc<AtomicI64>, revoked: Revoked },
 }
 
 impl Peer {
@@ -43,6 +44,14 @@ impl Peer {
         match &self.kind {
             PeerKind::Certified { leaf, .. } => Some(leaf),
             PeerKind::Local | PeerKind::Anonymous => None,
+        }
+    }
+
+    /// Its certificate was called back.
+    pub fn revoked(&self) -> bool {
+        match &self.kind {
+            PeerKind::Certified { leaf, revoked, .. } => revoked.has(&leaf.serial),
+            PeerKind::Local | PeerKind::Anonymous => false,
         }
     }
 

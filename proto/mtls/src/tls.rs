@@ -1,13 +1,13 @@
 //! The TLS of one member: what it shows and whom it believes, swapped as a whole while connections go on.
 
 use crate::{
-    Connections, Credentials, Error, Leaf, NodeIdentity,
+    Connections, Credentials, Error, Leaf, NodeIdentity, Revoked,
     dial::{self, DialError, Expect},
     verify,
 };
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, ServerConfig, client::Resumption, server::NoServerSessionStorage, sign::SingleCertAndKey};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
@@ -19,6 +19,7 @@ pub struct Tls(Arc<Inner>);
 struct Inner {
     current: ArcSwap<Current>,
     connections: Connections,
+    revoked: Revoked,
     installed: watch::Sender<u64>,
 }
 
@@ -34,7 +35,12 @@ impl Tls {
     /// [`Error::Tls`] for keys and roots that rustls refuses.
     pub fn new(credentials: Credentials) -> Result<Self, Error> {
         let current = ArcSwap::from_pointee(Current::new(credentials)?);
-        Ok(Self(Arc::new(Inner { current, connections: Connections::default(), installed: watch::Sender::new(1) })))
+        Ok(Self(Arc::new(Inner {
+            current,
+            connections: Connections::default(),
+            revoked: Revoked::default(),
+            installed: watch::Sender::new(1),
+        })))
     }
 
     /// Replaces key, certificate and roots. Handshakes from now on use them; open connections go on.
@@ -72,6 +78,19 @@ impl Tls {
     /// The connections that this host's servers have accepted.
     pub fn connections(&self) -> &Connections {
         &self.0.connections
+    }
+
+    /// From now on these certificates, by serial, and no others are refused; open connections that were made with one are
+    /// closed.
+    pub fn revoke(&self, serials: BTreeSet<String>) {
+        if self.0.revoked.replace(serials) {
+            let revoked = |serial: &String| self.0.revoked.has(serial);
+            self.0.connections.close_where(|c| c.serial.as_ref().is_some_and(revoked));
+        }
+    }
+
+    pub(crate) fn revoked(&self) -> &Revoked {
+        &self.0.revoked
     }
 
     pub(crate) fn server_config(&self) -> Arc<ServerConfig> {

@@ -143,6 +143,7 @@ impl Cluster for FakeCluster {
             manager_secret: String::new(),
             address_pool: "10.0.0.0/8".parse().expect("a subnet"),
             subnet_prefix: 24,
+            operators: Vec::new(),
         })
     }
 

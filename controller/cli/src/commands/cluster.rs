@@ -86,3 +86,24 @@ pub async fn network(host: &Host, command: Network) -> anyhow::Result<u8> {
     }
     Ok(0)
 }
+
+/// Operators' certificates that the cluster has given.
+pub fn operators(cluster: &muster_model::cluster::Cluster) {
+    println!("{:<42}{:<22}{:<22}{:<22}STATUS", "SERIAL", "NAME", "ISSUED", "ENDS");
+    for c in &cluster.operators {
+        let name = if c.name.is_empty() { "-" } else { &c.name };
+        let issued = if c.issued.is_zero() { "-".to_owned() } else { c.issued.to_rfc3339() };
+        let status = c.revoked.map_or("valid".to_owned(), |at| format!("revoked {}", at.to_rfc3339()));
+        println!(
+            "{:<42}{name:<22}{:<22}{:<22}{status}",
+            c.serial,
+            seconds(&issued),
+            seconds(&c.not_after.to_rfc3339())
+        );
+    }
+}
+
+/// A time to the second.
+fn seconds(text: &str) -> String {
+    text.split_once('.').map_or_else(|| text.to_owned(), |(whole, _)| format!("{whole}Z"))
+}

@@ -17,6 +17,9 @@ use muster_calls::{Cluster as _, Engine as _};
 use muster_proto::Target;
 use std::io::Read as _;
 
+/// How long a list of contexts waits for the cluster.
+const LIST_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Carries the command out and answers with the exit code.
 ///
 /// # Errors
@@ -28,8 +31,22 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
             clap_complete::generate(*shell, &mut Args::command(), "muster", &mut std::io::stdout());
             return Ok(0);
         }
-        Command::Context(c) if !matches!(c, Context::Create { .. }) => return local_context(c).map(|()| 0),
+        Command::Context(c) if !matches!(c, Context::Create { .. } | Context::Revoke { .. } | Context::Ls { .. }) => {
+            return local_context(c).map(|()| 0);
+        }
         _ => {}
+    }
+    if let Command::Context(Context::Ls { issued: false }) = &args.command {
+        list_contexts()?;
+        // Who can be asked is asked; a host that does not answer has nothing to say.
+        if let Ok(host) = connect::connect(args.host.as_deref(), args.context.as_deref()).await
+            && let Ok(Ok(cluster)) = tokio::time::timeout(LIST_PATIENCE, host.cluster().cluster()).await
+            && !cluster.operators.is_empty()
+        {
+            println!();
+            cluster::operators(&cluster);
+        }
+        return Ok(0);
     }
     let host = connect::connect(args.host.as_deref(), args.context.as_deref()).await?;
     match args.command {
@@ -94,6 +111,16 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         Command::Pull { image, node, quiet } => containers::pull(&host, &image, node, quiet).await,
         Command::Trace { id, name, quiet } => trace::run(&host, id, name, quiet).await,
         Command::Context(Context::Create { addr, name }) => create_context(&host, addr, &name).await,
+        Command::Context(Context::Ls { .. }) => {
+            cluster::operators(&host.cluster().cluster().await?);
+            Ok(0)
+        }
+        Command::Context(Context::Revoke { name }) => {
+            for certificate in host.cluster().operator_revoke(&name).await? {
+                println!("{}", certificate.serial);
+            }
+            Ok(0)
+        }
         Command::Context(_) | Command::Completion { .. } => Ok(0),
         Command::Info => info(&host).await,
         Command::Version => {
@@ -115,15 +142,6 @@ async fn host_start((host, name): (Host, String)) -> muster_calls::Result<()> {
 
 fn local_context(command: &Context) -> anyhow::Result<()> {
     match command {
-        Context::Ls => {
-            let current = context::current()?.unwrap_or_else(|| context::DEFAULT.to_owned());
-            println!("{:<22}ADDRESS", "NAME");
-            let mark = |name: &str| if name == current { format!("{name} *") } else { name.to_owned() };
-            println!("{:<22}this host's socket", mark(context::DEFAULT));
-            for (name, addr) in context::list()? {
-                println!("{:<22}{addr}", mark(&name));
-            }
-        }
         Context::Use { name } => context::choose(name)?,
         Context::Export { name } => print!("{}", context::export(name)?),
         Context::Import { name } => {
@@ -132,7 +150,18 @@ fn local_context(command: &Context) -> anyhow::Result<()> {
             context::import(name, &text)?;
         }
         Context::Rm { names } => names.iter().try_for_each(|n| context::remove(n))?,
-        Context::Create { .. } => {}
+        Context::Create { .. } | Context::Ls { .. } | Context::Revoke { .. } => {}
+    }
+    Ok(())
+}
+
+fn list_contexts() -> anyhow::Result<()> {
+    let current = context::current()?.unwrap_or_else(|| context::DEFAULT.to_owned());
+    println!("{:<22}ADDRESS", "NAME");
+    let mark = |name: &str| if name == current { format!("{name} *") } else { name.to_owned() };
+    println!("{:<22}this host's socket", mark(context::DEFAULT));
+    for (name, addr) in context::list()? {
+        println!("{:<22}{addr}", mark(&name));
     }
     Ok(())
 }

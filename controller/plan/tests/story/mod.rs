@@ -38,6 +38,7 @@ impl Story {
             manager_secret: String::new(),
             address_pool: "10.0.0.0/8".parse().expect("valid"),
             subnet_prefix: 24,
+            operators: Vec::new(),
         })]);
         story
     }
