@@ -26,13 +26,16 @@ need_packages() {
   [ $rc = 0 ] || die "these packages could not be installed: ${missing[*]} (apt-get install says why)"
 }
 
-# check_machine: says in one line what is missing and what would help
-check_machine() {
+# check_build: as check_host, for what is built here
+check_build() { command -v cargo >/dev/null || die "cargo is not in PATH: install the Rust toolchain, version 1.95 or newer"; }
+check_machine() { check_host; check_build; }
+
+# check_host: says in one line what is missing and what would help
+check_host() {
   [ "$(id -u)" = 0 ] || die "root is needed, to make namespaces, cgroups and mounts: sudo $0"
   command -v apt-get >/dev/null || die "this script installs packages with apt-get: run it on Debian or Ubuntu"
   local kernel; kernel=$(uname -r)
   [ "$(printf '6.1\n%s\n' "$kernel" | sort -V | head -n 1)" = 6.1 ] || die "this kernel is $kernel: 6.1 or newer is needed, for eBPF as Muster uses it"
-  command -v cargo >/dev/null || die "cargo is not in PATH: install the Rust toolchain, version 1.95 or newer"
   [ -e /sys/fs/cgroup/cgroup.controllers ] || [ -e /sys/fs/cgroup/unified/cgroup.controllers ] ||
     die "no cgroup v2 hierarchy at /sys/fs/cgroup: boot with systemd.unified_cgroup_hierarchy=1, or mount one at /sys/fs/cgroup/unified"
   grep -qw bpf /proc/filesystems || die "this kernel has no bpf file system (CONFIG_BPF_SYSCALL): a kernel of 6.1 or newer with it is needed"

@@ -11,6 +11,7 @@ use muster_model::{
 use muster_mtls::{Expect, Tls};
 use muster_proto::{LEADER_KEY, v1};
 use rand::Rng as _;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -79,6 +80,8 @@ impl Session {
         let mut backoff = BACKOFF.start;
         let mut turn = rand::rng().random_range(0..16);
         let mut redirect: Option<String> = None;
+        // What was said since a manager was last reached: each failure once, however long it lasts.
+        let mut told = BTreeSet::new();
         loop {
             let managers = self.facts.borrow().managers.clone();
             let next = redirect.take().or_else(|| managers.get(turn % managers.len().max(1)).map(|(_, a)| a.clone()));
@@ -87,8 +90,9 @@ impl Session {
                 continue;
             };
             let mut opened = false;
-            let end = self.once(&addr, &mut opened).await;
+            let end = self.once(&addr, &mut opened, &mut told).await;
             if opened {
+                told.clear();
                 backoff = BACKOFF.start;
                 if self.events.send(Event::Closed).await.is_err() {
                     return;
@@ -111,14 +115,17 @@ impl Session {
         }
     }
 
-    async fn once(&mut self, addr: &str, opened: &mut bool) -> End {
+    async fn once(&mut self, addr: &str, opened: &mut bool, told: &mut BTreeSet<String>) -> End {
+        let mut unreached = |why: String| {
+            if told.insert(format!("{addr} {why}")) {
+                tracing::warn!(manager = %addr, %why, "a manager cannot be reached: this node gets no orders until one is");
+            }
+            End::Retry
+        };
         let channel = match tokio::time::timeout(OPEN_TIMEOUT, self.tls.channel(addr, Expect::Manager)).await {
             Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => {
-                tracing::debug!(%addr, %error, "a manager cannot be reached");
-                return End::Retry;
-            }
-            Err(_) => return End::Retry,
+            Ok(Err(error)) => return unreached(error.to_string()),
+            Err(_) => return unreached(format!("no answer within {} s", OPEN_TIMEOUT.as_secs())),
         };
         let (tx, rx) = mpsc::channel(OUTBOX);
         let hello = hello(&self.description.borrow_and_update().clone());
