@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use clap::Parser;
 use muster_model::net::Subnet;
+use muster_telemetry::Export;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -131,8 +132,10 @@ struct Given {
     /// What goes to stderr, e.g. info or warn,muster_engine=debug.
     #[arg(long, env = "MUSTER_LOG", value_name = "DIRECTIVES")]
     log: Option<String>,
-    /// OTLP over gRPC, e.g. http://127.0.0.1:4317. Nothing is exported without it.
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    /// Where traces, metrics and logs go: OTLP over gRPC, e.g. http://127.0.0.1:4317. Named here, it takes the place of what
+    /// OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_{TRACES,METRICS,LOGS}_ENDPOINT say; the other OTEL_* variables hold
+    /// in any case. Default: theirs; without any, nothing is exported.
+    #[arg(long, env = "MUSTER_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<String>,
 }
 
@@ -199,7 +202,7 @@ pub struct Config {
     pub log_opts: BTreeMap<String, String>,
     pub plugin_dirs: Vec<PathBuf>,
     pub log: String,
-    pub otlp_endpoint: Option<String>,
+    pub export: Export,
 }
 
 /// `self.field` where it is set, else `other.field`, for each field.
@@ -225,7 +228,7 @@ impl Config {
             cgroup_parent "cgroup-parent" bpffs_dir "bpffs-dir" ebpf "network" uplink "uplink" vxlan_port "vxlan-port"
             bridge_subnet "bridge-subnet" runtime "runtime" shim "shim" insecure_registries "insecure-registries"
             registry_mirrors "registry-mirrors"
-            registry_certs_dir "registry-certs-dir" proxy "http-proxy, https-proxy, no-proxy" dns "dns" labels "labels" log "log" otlp_endpoint "otlp-endpoint")
+            registry_certs_dir "registry-certs-dir" proxy "http-proxy, https-proxy, no-proxy" dns "dns" labels "labels" log "log" export "otlp-endpoint")
     }
 
     /// Reads flags, environment and file; prints help and ends where that is what was asked.
@@ -339,7 +342,7 @@ impl Config {
             log_opts: pairs("log-opts", g.log_opts.unwrap_or_default())?,
             plugin_dirs: g.plugin_dirs.unwrap_or_else(|| PLUGIN_DIRS.iter().map(PathBuf::from).collect()),
             log: g.log.unwrap_or_else(|| "info".to_owned()),
-            otlp_endpoint: g.otlp_endpoint,
+            export: Export::from_environment(g.otlp_endpoint.as_deref())?,
             instance,
             run_dir,
         })

@@ -11,7 +11,7 @@ struct Sender(Exporter);
 
 impl OtlpLogs for Otlp {
     fn open(&self, logs: &ContainerLogs) -> Result<Box<dyn OtlpSender>, String> {
-        let exporter = Exporter::new(&logs.endpoint, logs.resource.clone()).map_err(|e| e.to_string())?;
+        let exporter = Exporter::new(&logs.endpoint, logs.own, logs.resource.clone()).map_err(|e| e.to_string())?;
         Ok(Box::new(Sender(exporter)))
     }
 }

@@ -72,7 +72,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let telemetry = muster_telemetry::init(muster_telemetry::Settings {
         service: "musterd",
         host: config.hostname.clone(),
-        otlp_endpoint: config.otlp_endpoint.clone(),
+        export: config.export.clone(),
         log: config.log.clone(),
         recent_spans: RECENT_SPANS,
     })?;
@@ -154,7 +154,7 @@ async fn open_engine(
         log_driver: config.log_driver.clone(),
         log_options: config.log_opts.clone(),
         otlp: Some(Arc::new(logs::Otlp)),
-        otlp_endpoint: config.otlp_endpoint.clone(),
+        otlp_endpoint: config.export.logs.clone(),
         plugin_dirs: config.plugin_dirs.clone(),
         ..EngineConfig::new(
             config.data_dir.join("engine"),

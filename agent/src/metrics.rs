@@ -11,7 +11,7 @@ const PERIOD: Duration = Duration::from_secs(15);
 
 /// Records until `stop`. Does nothing where nothing is exported.
 pub async fn observe(host: Arc<Host>, stop: CancellationToken) {
-    if host.config.otlp_endpoint.is_none() {
+    if host.config.export.metrics.is_none() {
         return;
     }
     loop {

@@ -6,12 +6,13 @@ use opentelemetry::{
     Key, KeyValue,
     logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity},
 };
-use opentelemetry_otlp::{ExporterBuildError, WithExportConfig as _};
+use opentelemetry_otlp::{ExporterBuildError, WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::{
     Resource,
     logs::{LogBatch, LogExporter as _, SdkLogger, SdkLoggerProvider},
 };
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tonic::{Request, metadata::MetadataMap};
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,15 +35,22 @@ pub struct Exporter {
 
 impl Exporter {
     /// An exporter to `endpoint` (OTLP over gRPC, e.g. `http://127.0.0.1:4317`). It connects when it first sends. Call inside
-    /// of the tokio runtime.
+    /// of the tokio runtime. `own`: the endpoint is the process's own, which alone gets the headers that variables name for it,
+    /// for they may be credentials.
     ///
     /// # Errors
     /// When the endpoint is none.
-    pub fn new(endpoint: &str, resource: Vec<(String, String)>) -> Result<Self, ExporterBuildError> {
+    pub fn new(endpoint: &str, own: bool, resource: Vec<(String, String)>) -> Result<Self, ExporterBuildError> {
         let mut exporter = opentelemetry_otlp::LogExporter::builder()
             .with_tonic()
             .with_endpoint(endpoint)
             .with_timeout(Duration::from_secs(10))
+            .with_interceptor(move |mut request: Request<()>| {
+                if !own {
+                    *request.metadata_mut() = MetadataMap::new();
+                }
+                Ok(request)
+            })
             .build()?;
         let attributes = resource.into_iter().map(|(key, value)| KeyValue::new(key, value));
         exporter.set_resource(&Resource::builder_empty().with_attributes(attributes).build());

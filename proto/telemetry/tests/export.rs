@@ -1,142 +1,83 @@
-//! What is configured to be exported reaches a collector: an OTLP receiver over gRPC, on loopback, that keeps what it gets.
+//! What is configured to be exported reaches a collector, and nothing else is exported: by the configuration's endpoint and by
+//! the variables of the OpenTelemetry specification.
 //!
-//! One test: a process has one subscriber.
+//! A process has one subscriber and one environment: each case is a process of its own, this program with one test chosen.
 
-use muster_telemetry::{Settings, metrics, names};
-use opentelemetry_proto::tonic::{
-    collector::{
-        logs::v1::{
-            ExportLogsServiceRequest, ExportLogsServiceResponse,
-            logs_service_server::{LogsService, LogsServiceServer},
-        },
-        metrics::v1::{
-            ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-            metrics_service_server::{MetricsService, MetricsServiceServer},
-        },
-        trace::v1::{
-            ExportTraceServiceRequest, ExportTraceServiceResponse,
-            trace_service_server::{TraceService, TraceServiceServer},
-        },
-    },
-    common::v1::{KeyValue, any_value::Value},
-    logs::v1::LogRecord,
-    metrics::v1::Metric,
-    resource::v1::Resource,
-    trace::v1::Span,
-};
-use std::sync::{Arc, Mutex};
-use tonic::{Request, Response, Status, async_trait};
+mod collector;
 
-#[derive(Default)]
-struct Received {
-    resources: Vec<Resource>,
-    spans: Vec<Span>,
-    metrics: Vec<Metric>,
-    logs: Vec<LogRecord>,
+use collector::{Collector, text};
+use muster_telemetry::{Export, Settings, metrics, names};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use std::process::Stdio;
+
+/// What the child is given as its configuration's endpoint.
+const CONFIGURED: &str = "TEST_ENDPOINT";
+
+/// The process that exports: one trace of two spans, one of them with a log line, and one metric. Says on stderr why it cannot.
+#[test]
+#[ignore = "the other tests start it, with an environment for it"]
+fn exports_by_its_environment() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let export = Export::from_environment(std::env::var(CONFIGURED).ok().as_deref()).unwrap_or_else(|e| {
+            eprintln!("refused: {e}");
+            std::process::exit(3)
+        });
+        let settings =
+            Settings { service: "musterd", host: "host7".into(), export, log: "info".into(), recent_spans: 16 };
+        let telemetry = muster_telemetry::init(settings).expect("the endpoint is usable");
+        let trace = {
+            let parent = tracing::info_span!(target: "muster_test", "service create", service = "web");
+            let _entered = parent.enter();
+            tracing::info!(target: "muster_test", task = "web.1", "assigned");
+            tracing::info_span!(target: "muster_test", "raft commit").in_scope(|| {});
+            let parent = muster_telemetry::trace_parent().expect("a recorded span");
+            parent.split('-').nth(1).expect("a trace id").to_owned()
+        };
+        metrics::gauge(names::CONTAINER_COUNT, 3, &[("state", "running".into())]);
+        // What `muster trace` shows does not hang on what is exported.
+        assert_eq!(telemetry.recent.trace(&trace).len(), 2);
+        // Flushing blocks its thread until the collector has answered.
+        tokio::task::spawn_blocking(move || telemetry.shutdown()).await.expect("flushed");
+    });
 }
 
-#[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Received>>);
-
-impl Collector {
-    fn keep(&self, f: impl FnOnce(&mut Received)) {
-        f(&mut self.0.lock().expect("no holder panics"));
+/// Runs the child; its exit code and what it said.
+async fn child(variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = tokio::process::Command::new(std::env::current_exe().expect("this program"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_")) {
+        command.env_remove(name);
     }
+    let command = command
+        .args(["--exact", "exports_by_its_environment", "--ignored", "--nocapture"])
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(std::time::Duration::from_secs(60), command.output()).await;
+    let output = output.expect("the child ends").expect("the child runs");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-#[async_trait]
-impl TraceService for Collector {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        for r in request.into_inner().resource_spans {
-            self.keep(|k| {
-                k.resources.extend(r.resource);
-                k.spans.extend(r.scope_spans.into_iter().flat_map(|s| s.spans));
-            });
-        }
-        Ok(Response::new(Default::default()))
-    }
+async fn exports(variables: &[(&str, &str)]) {
+    let (code, said) = child(variables).await;
+    assert_eq!(code, Some(0), "{said}");
 }
 
-#[async_trait]
-impl MetricsService for Collector {
-    async fn export(
-        &self,
-        request: Request<ExportMetricsServiceRequest>,
-    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        for r in request.into_inner().resource_metrics {
-            self.keep(|k| {
-                k.resources.extend(r.resource);
-                k.metrics.extend(r.scope_metrics.into_iter().flat_map(|s| s.metrics));
-            });
-        }
-        Ok(Response::new(Default::default()))
-    }
+/// How many spans, metrics and log lines of the child there are.
+fn counts(collector: &Collector) -> [usize; 3] {
+    let got = collector.received();
+    let logs = got.logs.iter().filter(|l| text(&l.attributes, "task").is_some()).count();
+    [got.spans.len(), got.metrics.len(), logs]
 }
 
-#[async_trait]
-impl LogsService for Collector {
-    async fn export(
-        &self,
-        request: Request<ExportLogsServiceRequest>,
-    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
-        for r in request.into_inner().resource_logs {
-            self.keep(|k| {
-                k.resources.extend(r.resource);
-                k.logs.extend(r.scope_logs.into_iter().flat_map(|s| s.log_records));
-            });
-        }
-        Ok(Response::new(Default::default()))
-    }
-}
-
-fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
-    let value = attributes.iter().find(|kv| kv.key == key)?.value.clone()?.value?;
-    match value {
-        Value::StringValue(s) => Some(s),
-        other => Some(format!("{other:?}")),
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn spans_metrics_and_logs_reach_the_collector_with_who_sent_them() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
-    let collector = Collector::default();
-    let server = tonic::transport::Server::builder()
-        .add_service(TraceServiceServer::new(collector.clone()))
-        .add_service(MetricsServiceServer::new(collector.clone()))
-        .add_service(LogsServiceServer::new(collector.clone()))
-        .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
-    let server = tokio::spawn(server);
-
-    let telemetry = muster_telemetry::init(Settings {
-        service: "musterd",
-        host: "host7".into(),
-        otlp_endpoint: Some(endpoint),
-        log: "info".into(),
-        recent_spans: 16,
-    })
-    .expect("the endpoint is usable");
-    let trace = {
-        let parent = tracing::info_span!(target: "muster_test", "service create", service = "web");
-        let _entered = parent.enter();
-        tracing::info!(target: "muster_test", task = "web.1", "assigned");
-        tracing::info_span!(target: "muster_test", "raft commit").in_scope(|| {});
-        muster_telemetry::trace_parent().expect("a recorded span").split('-').nth(1).expect("a trace id").to_owned()
-    };
-    metrics::gauge(names::CONTAINER_COUNT, 3, &[("state", "running".into())]);
-    // Flushing blocks its thread until the collector has answered.
-    tokio::task::spawn_blocking(move || telemetry.shutdown()).await.expect("flushed");
-    server.abort();
-
-    let got = collector.0.lock().expect("no holder panics");
+#[tokio::test]
+async fn spans_metrics_and_logs_reach_the_configured_collector_with_who_sent_them() {
+    let collector = Collector::start().await;
+    exports(&[(CONFIGURED, &collector.endpoint()), ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9")]).await;
+    let got = collector.received();
     let span = |name: &str| got.spans.iter().find(|s| s.name == name).unwrap_or_else(|| panic!("no span {name}"));
-    let (parent, child) = (span("service create"), span("raft commit"));
-    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-    assert_eq!(hex(&parent.trace_id), trace);
+    let (parent, child): (&Span, &Span) = (span("service create"), span("raft commit"));
     assert_eq!((&child.trace_id, &child.parent_span_id), (&parent.trace_id, &parent.span_id));
     assert_eq!(text(&parent.attributes, "service").as_deref(), Some("web"));
     assert!(got.metrics.iter().any(|m| m.name == "muster.container.count"), "{:?}", got.metrics);
@@ -147,4 +88,75 @@ async fn spans_metrics_and_logs_reach_the_collector_with_who_sent_them() {
         assert_eq!(text(&resource.attributes, "service.name").as_deref(), Some("musterd"));
         assert_eq!(text(&resource.attributes, "host.name").as_deref(), Some("host7"));
     }
+}
+
+#[tokio::test]
+async fn each_signal_reaches_the_collector_that_its_variable_names() {
+    let (common, traces, logs) = (Collector::start().await, Collector::start().await, Collector::start().await);
+    exports(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &common.endpoint()),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &traces.endpoint()),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", &logs.endpoint()),
+    ])
+    .await;
+    assert_eq!([counts(&traces), counts(&common), counts(&logs)], [[2, 0, 0], [0, 1, 0], [0, 0, 1]]);
+
+    let alone = Collector::start().await;
+    exports(&[("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", &alone.endpoint())]).await;
+    assert_eq!(counts(&alone), [0, 1, 0]);
+}
+
+#[tokio::test]
+async fn signals_are_switched_off_by_their_variables() {
+    let collector = Collector::start().await;
+    exports(&[(CONFIGURED, &collector.endpoint()), ("OTEL_SDK_DISABLED", "true")]).await;
+    assert_eq!(counts(&collector), [0, 0, 0]);
+    exports(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint()), ("OTEL_METRICS_EXPORTER", "none")]).await;
+    assert_eq!(counts(&collector), [2, 0, 1]);
+}
+
+#[tokio::test]
+async fn the_sampler_decides_which_spans_are_exported() {
+    for (sampler, spans) in [("always_off", 0), ("parentbased_always_on", 2), ("traceidratio", 0)] {
+        let collector = Collector::start().await;
+        exports(&[
+            (CONFIGURED, &collector.endpoint()),
+            ("OTEL_TRACES_SAMPLER", sampler),
+            ("OTEL_TRACES_SAMPLER_ARG", "0"),
+        ])
+        .await;
+        assert_eq!(counts(&collector), [spans, 1, 1], "{sampler}");
+    }
+}
+
+#[tokio::test]
+async fn variables_name_the_service_the_host_and_the_headers() {
+    let collector = Collector::start().await;
+    exports(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint()),
+        ("OTEL_SERVICE_NAME", "muster-of-mine"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "host.name=rack%201,service.name=other,team=blue"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a%20secret"),
+        ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "x-key=of-logs"),
+    ])
+    .await;
+    let got = collector.received();
+    assert!(!got.resources.is_empty());
+    for resource in &got.resources {
+        let said = ["service.name", "host.name", "team"].map(|key| text(&resource.attributes, key).unwrap_or_default());
+        assert_eq!(said, ["muster-of-mine", "rack 1", "blue"]);
+    }
+    let mut keys: Vec<_> = got.keys.iter().flatten().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys, ["a secret", "of-logs"]);
+    assert!(got.keys.iter().all(Option::is_some), "{:?}", got.keys);
+}
+
+#[tokio::test]
+async fn another_protocol_is_refused_by_its_name() {
+    let (code, said) =
+        child(&[(CONFIGURED, "http://127.0.0.1:9"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]).await;
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("OTEL_EXPORTER_OTLP_PROTOCOL: \"http/protobuf\": expected grpc"), "{said}");
 }

@@ -43,7 +43,7 @@ async fn a_collector_gets_lines_with_their_container_and_a_missing_one_is_an_err
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     let service = tonic::transport::Server::builder().add_service(LogsServiceServer::new(Collector(sender)));
     let server = tokio::spawn(service.serve_with_incoming(incoming));
-    let exporter = Exporter::new(&endpoint, resource.clone()).expect("an endpoint");
+    let exporter = Exporter::new(&endpoint, false, resource.clone()).expect("an endpoint");
     exporter.send(lines()).await.expect("taken");
     let request = received.recv().await.expect("a request");
     let of = &request.resource_logs[0];
@@ -62,6 +62,7 @@ async fn a_collector_gets_lines_with_their_container_and_a_missing_one_is_an_err
 
     server.abort();
     let _ = server.await; // Aborted.
-    let error = Exporter::new(&endpoint, resource).expect("an endpoint").send(lines()).await.expect_err("nobody there");
+    let error =
+        Exporter::new(&endpoint, false, resource).expect("an endpoint").send(lines()).await.expect_err("nobody there");
     assert!(!error.is_empty());
 }

@@ -26,6 +26,8 @@ pub struct LogLine {
 pub struct ContainerLogs {
     /// `http://host:port` of a collector, OTLP over gRPC.
     pub endpoint: String,
+    /// It is the daemon's own, not one that a container names.
+    pub own: bool,
     pub resource: Vec<(String, String)>,
 }
 
@@ -57,6 +59,7 @@ pub(super) struct Otlp {
 impl Otlp {
     pub fn new(shared: &Shared, record: &Record, endpoint: Option<&str>) -> Result<Self, String> {
         let none = "no OTLP endpoint: neither --log-opt otlp-endpoint nor the daemon names one";
+        let own = endpoint.is_none();
         let endpoint = endpoint.or(shared.config.otlp_endpoint.as_deref()).ok_or(none)?.to_owned();
         let exporter = shared.config.otlp.as_ref().ok_or("this daemon exports no logs")?;
         let mut resource = vec![
@@ -68,7 +71,7 @@ impl Otlp {
             ("container.image.id".to_owned(), record.image_id.clone()),
         ];
         resource.extend(attributes(record, &shared.config.name));
-        let sender = exporter.open(&ContainerLogs { endpoint: endpoint.clone(), resource })?;
+        let sender = exporter.open(&ContainerLogs { endpoint: endpoint.clone(), own, resource })?;
         Ok(Self { sender, endpoint })
     }
 }
