@@ -191,6 +191,10 @@ impl Network for HostNetwork {
     fn provides_dns(&self) -> bool {
         true
     }
+
+    async fn dropped(&self) -> Vec<(String, u64)> {
+        self.counters().await
+    }
 }
 
 /// Ends with the daemon, or says why it does not watch any more: what changes then is seen with the next container.

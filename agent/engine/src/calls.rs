@@ -29,7 +29,7 @@ impl Engine for LocalEngine {
     }
 
     async fn info(&self) -> Result<SystemInfo> {
-        Ok(self.shared.info())
+        Ok(self.shared.info(&self.shared.config.network.dropped().await))
     }
 
     async fn events(&self, query: EventsQuery) -> Result<Stream<EventMessage>> {

@@ -42,6 +42,7 @@ pub use error::OpenError;
 pub use events::EVENT_FILTERS;
 pub use logging::{ContainerLogs, LogLine, OtlpLogs, OtlpSender};
 pub use net::{Network, NoNetwork, NoSpanning, Spanning};
+pub use system::DROPPED;
 
 /// What happened to a container, for those who look after it.
 #[derive(Clone, Debug, PartialEq, Eq)]

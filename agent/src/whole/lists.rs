@@ -204,6 +204,13 @@ impl WholeEngine {
         info.images = sum(|i| i.images);
         info.ncpu = sum(|i| i.ncpu);
         info.mem_total = sum(|i| i.mem_total);
+        let dropped = |pair: &[String; 2]| pair[0].starts_with(muster_engine::DROPPED);
+        let mut sums = BTreeMap::<String, u64>::new();
+        for [reason, n] in answers.iter().flat_map(|(_, i)| &i.driver_status).filter(|pair| dropped(pair)) {
+            *sums.entry(reason.clone()).or_default() += n.parse().unwrap_or(0);
+        }
+        info.driver_status.retain(|pair| !dropped(pair));
+        info.driver_status.extend(sums.into_iter().map(|(reason, n)| [reason, n.to_string()]));
         // Where classic Swarm showed them: clients print these pairs below the driver.
         info.driver_status.push(["Nodes".to_owned(), (answers.len() + unreached.len()).to_string()]);
         for (place, node) in &answers {

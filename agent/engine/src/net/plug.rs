@@ -148,6 +148,11 @@ pub trait Network: Send + Sync + 'static {
     fn is_present(&self) -> bool {
         true
     }
+
+    /// How many packets it has dropped, by reason; reasons that never were may be there with 0.
+    async fn dropped(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
 }
 
 /// Loopback only: for engines without a data plane. Containers get a namespace of their own; addresses are handed out and

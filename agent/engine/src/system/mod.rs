@@ -12,6 +12,16 @@ use std::collections::BTreeMap;
 /// The newest version of Docker's API that is spoken, and the oldest.
 const API_VERSION: &str = "1.50";
 const MIN_API_VERSION: &str = "1.24";
+/// How lines of `info` begin that count packets which the data plane dropped: one for all, and one for each reason.
+pub const DROPPED: &str = "Dropped packets";
+
+/// Clients print these pairs below the driver.
+fn dropped_lines(dropped: &[(String, u64)]) -> Vec<[String; 2]> {
+    let all: u64 = dropped.iter().map(|(_, n)| n).sum();
+    let reasons =
+        dropped.iter().filter(|(_, n)| *n > 0).map(|(reason, n)| [format!("{DROPPED} ({reason})"), n.to_string()]);
+    std::iter::once([DROPPED.to_owned(), all.to_string()]).chain(reasons).collect()
+}
 
 impl Shared {
     pub(crate) fn version(&self) -> VersionInfo {
@@ -46,7 +56,8 @@ impl Shared {
         }
     }
 
-    pub(crate) fn info(&self) -> SystemInfo {
+    /// `dropped`: packets, by reason.
+    pub(crate) fn info(&self, dropped: &[(String, u64)]) -> SystemInfo {
         let records: Vec<_> = self.containers.all().iter().map(|h| h.record()).collect();
         let count = |wanted: &[&str]| records.iter().filter(|r| wanted.contains(&r.state.word())).count() as i64;
         let (runtime, runtime_version) = self.config.runtime.name();
@@ -68,7 +79,9 @@ impl Shared {
                 ("userxattr", "false"),
             ]
             .map(|(k, v)| [k.to_owned(), v.to_owned()])
-            .to_vec(),
+            .into_iter()
+            .chain(self.config.network.is_present().then(|| dropped_lines(dropped)).into_iter().flatten())
+            .collect(),
             plugins: PluginsInfo {
                 volume: self.volumes.drivers(),
                 network: self.network_drivers(),
