@@ -226,7 +226,10 @@ fn open_doors(
 ) -> anyhow::Result<Vec<tokio::task::JoinHandle<()>>> {
     let config = &host.config;
     let group = config.socket_group.as_deref();
-    let settings = Settings { server_version: env!("CARGO_PKG_VERSION").to_owned() };
+    let settings = Settings {
+        server_version: env!("CARGO_PKG_VERSION").to_owned(),
+        continue_trace: muster_telemetry::continue_from,
+    };
     let api = sockets::bind(&config.api_socket, group)?;
     let mut doors = vec![tokio::spawn(door::serve_local(api, host.clone(), stop.clone()))];
     let node_face = Api::new(host.engine.clone(), Some(host.cluster(Rights::local())), &settings);

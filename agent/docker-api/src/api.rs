@@ -15,13 +15,15 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use muster_calls::{Cluster, Engine};
 use std::{fmt, sync::Arc};
-use tracing::Instrument;
+use tracing::{Instrument, Span, field::Empty};
 
 /// What the face shows of itself.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The version in the `Server` header.
     pub server_version: String,
+    /// Makes a span part of the trace that the text of a `traceparent` header names. Such text is a stranger's.
+    pub continue_trace: fn(&Span, &str),
 }
 
 /// The API over one engine and, where there is one, a control plane. Shared by all connections.
@@ -30,6 +32,7 @@ pub struct Api {
     pub(crate) cluster: Option<Arc<dyn Cluster>>,
     routes: Vec<Route>,
     server: HeaderValue,
+    continue_trace: fn(&Span, &str),
 }
 
 impl fmt::Debug for Api {
@@ -50,6 +53,7 @@ impl Api {
             cluster,
             routes: routes::all(),
             server: server.unwrap_or(HeaderValue::from_static("Docker (linux)")),
+            continue_trace: settings.continue_trace,
         }
     }
 
@@ -59,20 +63,47 @@ impl Api {
         hijack: HijackSlot,
         access: &Access,
     ) -> Reply {
-        let method = request.method().clone();
-        let path = request.uri().path().to_owned();
-        let span = tracing::info_span!("docker.request", http.request.method = %method, url.path = %path, http.response.status_code = tracing::field::Empty, enduser.id = tracing::field::Empty);
-        if !access.who.is_empty() {
-            span.record("enduser.id", access.who.as_str());
-        }
+        let span = self.span(&request, access);
         let outcome = Arc::clone(&self).dispatch(request, hijack, access).instrument(span.clone()).await;
         let mut reply = outcome.unwrap_or_else(|fault| {
             span.in_scope(|| report(&fault));
             fault.into_reply()
         });
         span.record("http.response.status_code", reply.status().as_u16());
+        if reply.status().is_server_error() {
+            span.record("error.type", reply.status().as_str());
+            span.record("otel.status_code", "ERROR");
+        }
         self.add_headers(&mut reply);
         reply
+    }
+
+    /// The request's span, by the semantic conventions for HTTP servers.
+    fn span(&self, request: &Request<Incoming>, access: &Access) -> Span {
+        let method = request.method();
+        let route = self.pattern(request);
+        let span = tracing::info_span!(
+            "docker.request",
+            otel.name = route.map_or_else(|| method.to_string(), |route| format!("{method} {route}")),
+            otel.kind = "server",
+            http.request.method = %method,
+            http.route = route,
+            url.path = request.uri().path(),
+            http.response.status_code = Empty,
+            error.type = Empty,
+            otel.status_code = Empty,
+            enduser.id = (!access.who.is_empty()).then_some(access.who.as_str()),
+        );
+        if let Some(parent) = request.headers().get("traceparent").and_then(|v| v.to_str().ok()) {
+            (self.continue_trace)(&span, parent);
+        }
+        span
+    }
+
+    fn pattern(&self, request: &Request<Incoming>) -> Option<&'static str> {
+        let path = route::percent_decode(request.uri().path())?;
+        let (_, path) = version::split_prefix(&path);
+        route::find(&self.routes, request.method(), path).map(|(route, _)| route.pattern)
     }
 
     async fn dispatch(self: Arc<Self>, request: Request<Incoming>, hijack: HijackSlot, access: &Access) -> Outcome {

@@ -11,8 +11,9 @@ pub type Effects = Vec<Effect>;
 /// One thing to do.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// Hand the entry to consensus. If it does not take it: [`crate::Input::ProposalFailed`].
-    Propose { proposal: ProposalId, entry: Entry },
+    /// Hand the entry to consensus. If it does not take it: [`crate::Input::ProposalFailed`]. `planned`: it is what the
+    /// planner has just decided.
+    Propose { proposal: ProposalId, planned: bool, entry: Entry },
     /// Answer a call or reports.
     Reply { token: Token, result: Result<Reply, CallError> },
     /// Send down this session. The order per session is the order of the effects.

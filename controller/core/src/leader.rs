@@ -154,6 +154,7 @@ impl Leader {
     }
 
     fn propose(&mut self, desk: &mut Desk<'_>, pending: Pending, groups: Vec<Group>) {
+        let planned = matches!(pending, Pending::Plan(_));
         let proposal = self.in_flight.add(pending);
         let (every, index) = (self.config.hash_every, desk.state.index());
         let check = (every != 0 && index >= self.checked + every).then(|| {
@@ -162,7 +163,7 @@ impl Leader {
         });
         let origin = Origin { epoch: self.epoch, number: proposal.0 };
         let entry = Entry { time: desk.now.wall, origin, groups, check };
-        desk.out.push(Effect::Propose { proposal, entry });
+        desk.out.push(Effect::Propose { proposal, planned, entry });
     }
 
     fn failed(&mut self, desk: &mut Desk<'_>, proposal: ProposalId, why: Refusal) {

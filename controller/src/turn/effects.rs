@@ -1,6 +1,6 @@
 //! Performing what the manager decides.
 
-use super::Turn;
+use super::{Turn, spans};
 use muster_consensus::{Change, ProposeError};
 use muster_controller_core::{CloseReason, Effect, Input, PeerChange, ProposalId, Refusal};
 use muster_model::{NodeId, spec::Role};
@@ -17,7 +17,7 @@ impl Turn {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Propose { proposal, entry } => self.propose(proposal, &entry),
+            Effect::Propose { proposal, entry, .. } => self.propose(proposal, &entry),
             Effect::Reply { token, result } => {
                 if self.placed(token, &result) || self.reported(token, result.is_ok()) {
                     return;
@@ -83,6 +83,9 @@ impl Turn {
 
     fn applied(&mut self, applied: &Applied) {
         self.changed = true;
+        if self.office.is_some() {
+            spans::running(applied);
+        }
         for event in &applied.events {
             if let Some(node) = lost_rights(event) {
                 self.close_later(node);

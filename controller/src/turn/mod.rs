@@ -9,6 +9,7 @@ mod effects;
 mod orders;
 mod reads;
 mod sessions;
+mod spans;
 
 pub(crate) use reads::View;
 pub(crate) use sessions::{SessionEvent, address, not_leader};
@@ -29,7 +30,7 @@ use muster_state::State;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -331,7 +332,9 @@ impl Turn {
     }
 
     pub(crate) fn input(&mut self, input: Input) {
+        let (before, began) = (self.effects.len(), SystemTime::now());
         self.manager.handle(self.clock.now(), input, &mut self.effects);
+        spans::planned(&self.effects[before..], began);
     }
 
     fn send(&mut self, messages: Vec<Message>) {

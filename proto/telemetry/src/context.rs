@@ -1,8 +1,18 @@
 //! W3C Trace Context (https://www.w3.org/TR/trace-context/) between processes, as the text of `traceparent`.
 
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry::{
+    KeyValue,
+    trace::{
+        Span as _, SpanBuilder, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer as _,
+    },
+};
+use opentelemetry_sdk::trace::SdkTracer;
+use std::{sync::OnceLock, time::SystemTime};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+/// For [`record`].
+pub(crate) static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
 /// `traceparent` of the current span. `None` outside of a recorded span.
 pub fn trace_parent() -> Option<String> {
@@ -27,6 +37,16 @@ pub fn continue_from(span: &Span, trace_parent: &str) {
         // Fails only where no OpenTelemetry layer is installed or the span is filtered out: then there is no trace to join.
         let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(parent));
     }
+}
+
+/// Records a span that has just ended in the trace of `trace_parent`: of what ran where no span could be entered. Does
+/// nothing before [`crate::init`], or where the text is no valid `traceparent`.
+pub fn record(name: &'static str, trace_parent: &str, began: SystemTime, attributes: &[(&'static str, String)]) {
+    let (Some(tracer), Some(parent)) = (TRACER.get(), parse(trace_parent)) else { return };
+    let attributes: Vec<_> = attributes.iter().map(|(key, value)| KeyValue::new(*key, value.clone())).collect();
+    let builder = SpanBuilder::from_name(name).with_start_time(began).with_attributes(attributes);
+    let context = opentelemetry::Context::new().with_remote_span_context(parent);
+    tracer.build_with_context(builder, &context).end();
 }
 
 fn parse(text: &str) -> Option<SpanContext> {

@@ -17,6 +17,6 @@ pub mod names;
 pub mod recent;
 mod setup;
 
-pub use context::{continue_from, inject, trace_parent};
+pub use context::{continue_from, inject, record, trace_parent};
 pub use export::{Error as ExportError, Export};
 pub use setup::{Error, Settings, Telemetry, init};

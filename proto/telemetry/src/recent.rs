@@ -25,6 +25,8 @@ pub struct SpanRecord {
     pub attributes: Vec<(String, String)>,
     /// Empty: it did not fail.
     pub error: String,
+    /// A trace begins with it, or it is where a client's own trace comes in over HTTP.
+    entry: bool,
 }
 
 /// A ring of finished spans. Cloning shares it.
@@ -47,9 +49,9 @@ impl Buffer {
         found
     }
 
-    /// The newest root spans, newest first.
+    /// The newest spans that traces begin with here, newest first.
     pub fn roots(&self, limit: usize) -> Vec<SpanRecord> {
-        self.locked(|s| s.iter().rev().filter(|s| s.parent_span_id.is_empty()).take(limit).cloned().collect())
+        self.locked(|s| s.iter().rev().filter(|s| s.entry).take(limit).cloned().collect())
     }
 
     fn push(&self, span: SpanRecord) {
@@ -77,7 +79,10 @@ impl SpanProcessor for Buffer {
             Status::Error { description } => description.into_owned(),
             _ => String::new(),
         };
+        // Of all spans, only Docker clients' calls have a route.
+        let entry = parent == invalid || span.attributes.iter().any(|kv| kv.key.as_str() == "http.route");
         self.push(SpanRecord {
+            entry,
             trace_id: span.span_context.trace_id().to_string(),
             span_id: span.span_context.span_id().to_string(),
             parent_span_id: if parent == invalid { String::new() } else { parent.to_string() },

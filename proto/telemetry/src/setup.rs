@@ -103,6 +103,8 @@ pub fn init(settings: Settings) -> Result<Telemetry, Error> {
     });
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_filter(filter);
     tracing_subscriber::registry().with(lines).with(spans).with(bridge).try_init()?;
+    // Only who installed the subscriber gets here.
+    let _ = crate::context::TRACER.set(tracer.tracer("muster"));
     if let Some(meter) = &meter {
         opentelemetry::global::set_meter_provider(meter.clone());
     }

@@ -95,7 +95,11 @@ async fn ask(input: &[u8]) -> Vec<u8> {
     let cluster = fake::cluster::FakeCluster::outside();
     let init = muster_calls::InitCluster::default();
     cluster.init(init).await.expect("the fake becomes a cluster");
-    let api = Arc::new(Api::new(engine, Some(cluster), &Settings { server_version: "0.1.0".into() }));
+    let api = Arc::new(Api::new(
+        engine,
+        Some(cluster),
+        &Settings { server_version: "0.1.0".into(), continue_trace: |_, _| {} },
+    ));
     let (client, server) = tokio::io::duplex(ENOUGH as usize);
     // In this task, so that a panic of a handler is this check's.
     let serving = serve_connection(server, api, Access::default(), CancellationToken::new());

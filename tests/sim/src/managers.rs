@@ -262,7 +262,7 @@ impl World {
 
     fn perform(&mut self, host: usize, effect: Effect) -> Result<(), Broken> {
         match effect {
-            Effect::Propose { proposal, entry } => self.propose(host, proposal, &entry),
+            Effect::Propose { proposal, entry, .. } => self.propose(host, proposal, &entry),
             Effect::Reply { token, result } => {
                 self.reply(host, token, result);
                 Ok(())

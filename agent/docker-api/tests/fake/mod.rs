@@ -494,7 +494,7 @@ impl Server {
         let socket = folder.path().join("docker.sock");
         let listener = tokio::net::UnixListener::bind(&socket).expect("binds");
         let fake = Fake::new();
-        let settings = muster_docker_api::Settings { server_version: "0.1.0".into() };
+        let settings = muster_docker_api::Settings { server_version: "0.1.0".into(), continue_trace: |_, _| {} };
         let api = Arc::new(muster_docker_api::Api::new(engine(&fake), cluster, &settings));
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let done = tokio::spawn(muster_docker_api::serve(listener, api, async { drop(stopped.await) }));
