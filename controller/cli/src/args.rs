@@ -1,11 +1,11 @@
 //! The command line.
 
+mod service;
 mod words;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use muster_model::net::Subnet;
-use std::time::Duration;
-use words::{bytes, cpus, duration};
+pub use service::{Create, LogArgs, Service, Update};
 pub use words::{mount, pair, port};
 
 /// Many Linux machines as one Docker.
@@ -37,7 +37,7 @@ pub struct Show {
     /// Ids only.
     #[arg(short, long)]
     pub quiet: bool,
-    /// `json`, `table`, or a template such as '{{.Name}} {{.Status}}'.
+    /// `json`, `table`, or a template such as '{{.Name}} {{.Status}}' or 'table {{.Name}}\t{{json .Status}}'.
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
     /// Whole ids and texts.
@@ -45,9 +45,20 @@ pub struct Show {
     pub no_trunc: bool,
 }
 
+/// How what is known of things is shown.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Form {
+    /// `json`: a line for each; or a template such as '{{.Name}}' or '{{json .Labels}}'.
+    #[arg(short, long, value_name = "FORMAT")]
+    pub format: Option<String>,
+}
+
 #[derive(Subcommand)]
 pub enum Command {
     /// Found a cluster with this host as its first manager.
+    #[command(
+        after_help = "Examples:\n  muster init\n  muster init --advertise-addr 10.0.0.1 --default-addr-pool 10.64.0.0/12"
+    )]
     Init {
         /// Address that the other nodes reach this one at.
         #[arg(long, value_name = "IP[:PORT]")]
@@ -67,6 +78,9 @@ pub enum Command {
         force_new_cluster: bool,
     },
     /// Make this host a member of a cluster.
+    #[command(
+        after_help = "Examples:\n  muster join --token TOKEN 10.0.0.1\n  muster join --token TOKEN --advertise-addr 10.0.0.2 10.0.0.1:2377 10.0.0.3:2377"
+    )]
     Join {
         #[arg(long, env = "MUSTER_JOIN_TOKEN", hide_env_values = true)]
         token: String,
@@ -79,6 +93,9 @@ pub enum Command {
         managers: Vec<String>,
     },
     /// Show what a new host needs to join.
+    #[command(
+        after_help = "Examples:\n  muster join-token worker\n  muster join-token -q manager\n  muster join-token --rotate worker"
+    )]
     JoinToken {
         /// Only the token.
         #[arg(short, long)]
@@ -89,6 +106,7 @@ pub enum Command {
         role: RoleArg,
     },
     /// Leave the cluster.
+    #[command(after_help = "Examples:\n  muster leave\n  muster leave --force")]
     Leave {
         /// Also as a manager.
         #[arg(short, long)]
@@ -104,6 +122,9 @@ pub enum Command {
     #[command(subcommand)]
     Network(Network),
     /// Containers of all hosts.
+    #[command(
+        after_help = "Examples:\n  muster ps\n  muster ps -a --filter name=web --node host2\n  muster ps --format 'table {{.Names}}\\t{{.Status}}\\t{{.Node}}'"
+    )]
     Ps {
         #[command(flatten)]
         show: Show,
@@ -118,6 +139,7 @@ pub enum Command {
         node: Option<String>,
     },
     /// What a container logged, wherever it is.
+    #[command(after_help = "Examples:\n  muster logs web.1.x\n  muster logs -f --since 10m host2/web.2.y")]
     Logs {
         #[command(flatten)]
         logs: LogArgs,
@@ -145,13 +167,16 @@ pub enum Command {
         command: Vec<String>,
     },
     /// Attach to a container's own process, wherever it is.
+    #[command(after_help = "Example:\n  muster attach host2/shell")]
     Attach { container: String },
     /// Start stopped containers.
+    #[command(after_help = "Example:\n  muster start host2/db")]
     Start {
         #[arg(required = true)]
         containers: Vec<String>,
     },
     /// Stop containers, wherever they are.
+    #[command(after_help = "Example:\n  muster stop -t 5 host2/db")]
     Stop {
         /// Seconds until they are killed.
         #[arg(short = 't', long, value_name = "SECONDS", allow_negative_numbers = true)]
@@ -162,6 +187,7 @@ pub enum Command {
         containers: Vec<String>,
     },
     /// Restart containers.
+    #[command(after_help = "Example:\n  muster restart host2/db host3/db")]
     Restart {
         #[arg(short = 't', long, value_name = "SECONDS", allow_negative_numbers = true)]
         time: Option<i64>,
@@ -169,6 +195,7 @@ pub enum Command {
         containers: Vec<String>,
     },
     /// Send containers a signal.
+    #[command(after_help = "Example:\n  muster kill -s HUP host2/proxy")]
     Kill {
         #[arg(short, long, default_value = "KILL", value_name = "SIGNAL")]
         signal: String,
@@ -176,6 +203,7 @@ pub enum Command {
         containers: Vec<String>,
     },
     /// Remove containers.
+    #[command(after_help = "Example:\n  muster rm -f host2/db")]
     Rm {
         #[arg(short, long)]
         force: bool,
@@ -186,16 +214,23 @@ pub enum Command {
         containers: Vec<String>,
     },
     /// All that is known of a container, as JSON.
+    #[command(
+        after_help = "Examples:\n  muster inspect host2/web.2.y\n  muster inspect -f '{{.State.Pid}} {{json .Config.Env}}' host2/web.2.y"
+    )]
     Inspect {
+        #[command(flatten)]
+        form: Form,
         #[arg(required = true)]
         containers: Vec<String>,
     },
     /// Images of all hosts.
+    #[command(after_help = "Examples:\n  muster images\n  muster images --format '{{.Repository}}:{{.Tag}} {{.Size}}'")]
     Images {
         #[command(flatten)]
         show: Show,
     },
     /// Pull an image onto every node that takes new work.
+    #[command(after_help = "Examples:\n  muster pull nginx:1.27\n  muster pull --node host2 registry.example/app:3")]
     Pull {
         image: String,
         /// Only onto this one.
@@ -205,23 +240,33 @@ pub enum Command {
         quiet: bool,
     },
     /// Show a trace as a tree of spans, or list the recent ones.
+    #[command(
+        after_help = "Examples:\n  muster trace --name ServiceCreate\n  muster trace --name services/create -q\n  muster trace 0af7651916cd43dd8448eb211c80319c"
+    )]
     Trace {
         /// 32 hexadecimal digits; without: the recent ones.
         id: Option<String>,
         /// Only traces that begin with a call of this name.
         #[arg(long, value_name = "TEXT")]
         name: Option<String>,
+        /// Ids only.
         #[arg(short, long)]
         quiet: bool,
+        /// Of the list, or of a trace's spans: `json`, `table`, or a template such as '{{.Name}} {{.Duration}}'.
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<String>,
     },
     /// Clusters elsewhere, and the certificates for them.
     #[command(subcommand)]
     Context(Context),
     /// What this host is.
-    Info,
+    #[command(after_help = "Examples:\n  muster info\n  muster info -f '{{.Name}} {{.NCPU}}'")]
+    Info(Form),
     /// Version of this client and of the host.
-    Version,
+    #[command(after_help = "Examples:\n  muster version\n  muster version -f '{{.Server.Version}}'")]
+    Version(Form),
     /// A script for the shell's completion.
+    #[command(after_help = "Example:\n  muster completion bash > /etc/bash_completion.d/muster")]
     Completion { shell: clap_complete::Shell },
 }
 
@@ -241,6 +286,9 @@ pub enum AvailabilityArg {
 #[derive(Subcommand)]
 pub enum Node {
     /// List nodes.
+    #[command(
+        after_help = "Examples:\n  muster node ls\n  muster node ls --filter role=manager --format '{{.Hostname}} {{.Status}}'"
+    )]
     Ls {
         #[command(flatten)]
         show: Show,
@@ -249,11 +297,19 @@ pub enum Node {
         filter: Vec<String>,
     },
     /// All that is known of nodes, as JSON.
+    #[command(
+        after_help = "Examples:\n  muster node inspect host2\n  muster node inspect -f '{{.node.description.hostname}}' host2"
+    )]
     Inspect {
+        #[command(flatten)]
+        form: Form,
         #[arg(required = true)]
         nodes: Vec<String>,
     },
     /// Change a node.
+    #[command(
+        after_help = "Examples:\n  muster node update --availability drain host2\n  muster node update --label-add disk=ssd host2"
+    )]
     Update {
         #[arg(long)]
         availability: Option<AvailabilityArg>,
@@ -264,16 +320,19 @@ pub enum Node {
         node: String,
     },
     /// Make nodes managers.
+    #[command(after_help = "Example:\n  muster node promote host2 host3")]
     Promote {
         #[arg(required = true)]
         nodes: Vec<String>,
     },
     /// Make managers workers.
+    #[command(after_help = "Example:\n  muster node demote host3")]
     Demote {
         #[arg(required = true)]
         nodes: Vec<String>,
     },
     /// Remove nodes that are down.
+    #[command(after_help = "Examples:\n  muster node rm host3\n  muster node rm --force host3")]
     Rm {
         #[arg(short, long)]
         force: bool,
@@ -285,6 +344,9 @@ pub enum Node {
 #[derive(Subcommand)]
 pub enum Network {
     /// Create a network.
+    #[command(
+        after_help = "Examples:\n  muster network create shop\n  muster network create --subnet 10.20.0.0/24 --internal back"
+    )]
     Create {
         #[arg(long, value_name = "SUBNET")]
         subnet: Option<Subnet>,
@@ -298,184 +360,33 @@ pub enum Network {
         name: String,
     },
     /// List networks.
+    #[command(after_help = "Examples:\n  muster network ls\n  muster network ls --format json")]
     Ls {
         #[command(flatten)]
         show: Show,
     },
     /// All that is known of networks, as JSON.
+    #[command(after_help = "Example:\n  muster network inspect shop")]
     Inspect {
+        #[command(flatten)]
+        form: Form,
         #[arg(required = true)]
         networks: Vec<String>,
     },
     /// Remove networks.
+    #[command(after_help = "Example:\n  muster network rm shop back")]
     Rm {
         #[arg(required = true)]
         networks: Vec<String>,
     },
-}
-
-#[derive(Subcommand)]
-pub enum Service {
-    /// Create a service and wait until its tasks run.
-    Create(Box<Create>),
-    /// List services.
-    Ls {
-        #[command(flatten)]
-        show: Show,
-    },
-    /// The tasks of services.
-    Ps {
-        #[command(flatten)]
-        show: Show,
-        /// desired-state=running|shutdown|accepted, node=NAME.
-        #[arg(short, long, value_name = "FILTER")]
-        filter: Vec<String>,
-        #[arg(required = true)]
-        services: Vec<String>,
-    },
-    /// All that is known of services, as JSON.
-    Inspect {
-        #[arg(required = true)]
-        services: Vec<String>,
-    },
-    /// Change a service and wait until it is so.
-    Update(Box<Update>),
-    /// Back to what it was before the last update.
-    Rollback {
-        #[arg(short, long)]
-        detach: bool,
-        service: String,
-    },
-    /// Remove services.
-    Rm {
-        #[arg(required = true)]
-        services: Vec<String>,
-    },
-    /// What the tasks of a service logged.
-    Logs {
-        #[command(flatten)]
-        logs: LogArgs,
-        service: String,
-    },
-}
-
-#[derive(clap::Args)]
-pub struct LogArgs {
-    /// Go on with new lines.
-    #[arg(short, long)]
-    pub follow: bool,
-    /// Only the last so many lines.
-    #[arg(short = 'n', long, value_name = "LINES")]
-    pub tail: Option<u64>,
-    /// The time before each line.
-    #[arg(short, long)]
-    pub timestamps: bool,
-    /// Lines from this time on: RFC 3339, or how long ago (10m).
-    #[arg(long, value_name = "TIME")]
-    pub since: Option<String>,
-    /// Lines before this time.
-    #[arg(long, value_name = "TIME")]
-    pub until: Option<String>,
-}
-
-#[derive(clap::Args)]
-#[command(
-    after_help = "Example:\n  muster service create --name web --replicas 3 --network shop --publish 8080:80 nginx"
-)]
-pub struct Create {
-    /// Default: a name made from the image's.
-    #[arg(long)]
-    pub name: Option<String>,
-    #[arg(long, value_name = "N")]
-    pub replicas: Option<u64>,
-    /// replicated or global.
-    #[arg(long, default_value = "replicated", value_parser = ["replicated", "global"])]
-    pub mode: String,
-    #[arg(long, value_name = "NETWORK")]
-    pub network: Vec<String>,
-    /// [PUBLISHED:]TARGET[/udp], or mode=host,published=P,target=T,protocol=tcp.
-    #[arg(short, long, value_name = "PORT")]
-    pub publish: Vec<String>,
-    #[arg(short, long, value_name = "NAME=VALUE")]
-    pub env: Vec<String>,
-    #[arg(short, long, value_name = "KEY=VALUE")]
-    pub label: Vec<String>,
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub container_label: Vec<String>,
-    #[arg(long, value_name = "EXPRESSION")]
-    pub constraint: Vec<String>,
-    #[arg(long, value_name = "NAME")]
-    pub hostname: Option<String>,
-    #[arg(short, long)]
-    pub user: Option<String>,
-    #[arg(short, long, value_name = "DIR")]
-    pub workdir: Option<String>,
-    /// type=volume|bind|tmpfs,source=S,target=T[,readonly]
-    #[arg(long, value_name = "MOUNT")]
-    pub mount: Vec<String>,
-    #[arg(long, value_name = "CPUS", value_parser = cpus)]
-    pub limit_cpu: Option<u64>,
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    pub limit_memory: Option<u64>,
-    #[arg(long, value_name = "CPUS", value_parser = cpus)]
-    pub reserve_cpu: Option<u64>,
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    pub reserve_memory: Option<u64>,
-    #[arg(long, value_parser = ["none", "on-failure", "any"])]
-    pub restart_condition: Option<String>,
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub restart_delay: Option<Duration>,
-    #[arg(long, value_name = "N")]
-    pub restart_max_attempts: Option<u64>,
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub stop_grace_period: Option<Duration>,
-    #[arg(long, default_value = "vip", value_parser = ["vip", "dnsrr"])]
-    pub endpoint_mode: String,
-    #[arg(long)]
-    pub read_only: bool,
-    /// Do not wait for the tasks.
-    #[arg(short, long)]
-    pub detach: bool,
-    #[arg(short, long)]
-    pub quiet: bool,
-    pub image: String,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub args: Vec<String>,
-}
-
-#[derive(clap::Args)]
-pub struct Update {
-    #[arg(long)]
-    pub image: Option<String>,
-    #[arg(long, value_name = "N")]
-    pub replicas: Option<u64>,
-    #[arg(long, value_name = "NAME=VALUE")]
-    pub env_add: Vec<String>,
-    #[arg(long, value_name = "NAME")]
-    pub env_rm: Vec<String>,
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub label_add: Vec<String>,
-    #[arg(long, value_name = "KEY")]
-    pub label_rm: Vec<String>,
-    #[arg(long, value_name = "EXPRESSION")]
-    pub constraint_add: Vec<String>,
-    #[arg(long, value_name = "EXPRESSION")]
-    pub constraint_rm: Vec<String>,
-    #[arg(long, value_name = "N")]
-    pub update_parallelism: Option<u64>,
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub update_delay: Option<Duration>,
-    /// Replace every task though nothing changed.
-    #[arg(long)]
-    pub force: bool,
-    #[arg(short, long)]
-    pub detach: bool,
-    pub service: String,
 }
 
 #[derive(Subcommand)]
 pub enum Context {
     /// Get a certificate for the cluster of the host that is asked, and keep it under a name.
+    #[command(
+        after_help = "Examples:\n  muster context create prod\n  muster context create --addr manager.example:2377 prod"
+    )]
     Create {
         /// Where the cluster is reached from here; default: this host's address.
         #[arg(long, value_name = "HOST:PORT")]
@@ -483,23 +394,38 @@ pub enum Context {
         name: String,
     },
     /// List contexts, and the operators' certificates that the cluster of the host that is asked has given.
+    #[command(
+        after_help = "Examples:\n  muster context ls\n  muster context ls -q\n  muster context ls --issued --format json"
+    )]
     Ls {
         /// Only the certificates.
         #[arg(long)]
         issued: bool,
+        /// Names only; of certificates their serials.
+        #[arg(short, long)]
+        quiet: bool,
+        /// Of the contexts, or of the certificates where these are asked for: `json`, `table`, or a template such as
+        /// '{{.Name}} {{.Address}}'.
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<String>,
     },
     /// Call operators' certificates back before they end: the one of a serial, or all of a name. Every node refuses them at once.
+    #[command(after_help = "Examples:\n  muster context revoke prod\n  muster context revoke 5f3a9c")]
     Revoke {
         #[arg(value_name = "NAME|SERIAL")]
         name: String,
     },
     /// Make a context the default. `default` is this host's own socket.
+    #[command(after_help = "Examples:\n  muster context use prod\n  muster context use default")]
     Use { name: String },
     /// Write a context as text, to be taken elsewhere. It holds a private key.
+    #[command(after_help = "Example:\n  muster context export prod > prod.pem")]
     Export { name: String },
     /// Read a context that was exported, from standard input.
+    #[command(after_help = "Example:\n  muster context import prod < prod.pem")]
     Import { name: String },
     /// Forget contexts.
+    #[command(after_help = "Example:\n  muster context rm prod")]
     Rm {
         #[arg(required = true)]
         names: Vec<String>,
@@ -514,5 +440,58 @@ mod tests {
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory as _;
         Args::command().debug_assert();
+    }
+
+    /// Ends of commands, with the words that lead there.
+    fn leaves(command: &clap::Command, path: String, out: &mut Vec<(String, clap::Command)>) {
+        let mut below = command.get_subcommands().peekable();
+        if below.peek().is_none() {
+            out.push((path, command.clone()));
+            return;
+        }
+        below.for_each(|c| leaves(c, format!("{path} {}", c.get_name()), out));
+    }
+
+    /// As a shell does, as far as examples need it: single quotes; what follows `;`, `<` and `>` is not the command's.
+    fn shell_words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let (mut quoted, mut any) = (false, false);
+        for c in line.chars() {
+            match c {
+                '\'' => (quoted, any) = (!quoted, true),
+                '<' | '>' | ';' if !quoted => break,
+                ' ' if !quoted => {
+                    if any {
+                        words.push(String::new());
+                    }
+                    any = false;
+                }
+                c => {
+                    any = true;
+                    words.last_mut().expect("there is one").push(c);
+                }
+            }
+        }
+        words.retain(|w| !w.is_empty());
+        words
+    }
+
+    #[test]
+    fn every_command_shows_examples_and_takes_them() {
+        use clap::CommandFactory as _;
+        let mut all = Vec::new();
+        leaves(&Args::command(), "muster".to_owned(), &mut all);
+        assert!(all.len() > 40, "{}", all.len());
+        for (path, command) in all {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<_> = help.lines().map(str::trim).filter(|l| l.starts_with("muster")).collect();
+            assert!(!examples.is_empty() && help.starts_with("Example"), "{path} has no example");
+            for example in examples {
+                assert!(example.starts_with(&path), "{path}: {example}");
+                if let Err(e) = Args::try_parse_from(shell_words(example)) {
+                    panic!("{path}: {example}: {e}");
+                }
+            }
+        }
     }
 }

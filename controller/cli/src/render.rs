@@ -1,77 +1,123 @@
-//! Showing lists: tables, JSON lines, templates.
+//! Showing lists and documents: tables, JSON, templates.
 
-use crate::args::Show;
-use anyhow::bail;
+use crate::{args::Show, say, template::Template};
 use muster_model::Timestamp;
+use serde_json::{Map, Value};
+
+/// Smallest width of a column of a table with a template, and the room behind each, as `docker` has them.
+const WIDTH: usize = 10;
+const GAP: usize = 3;
 
 /// One line of a list: names as `docker` has them, with their values. The first is what `--quiet` shows.
-pub type Row = Vec<(&'static str, String)>;
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    pub fields: Vec<(&'static str, String)>,
+    /// What the table shows in the place of a field: shorter, or with a mark.
+    pub shown: Vec<(&'static str, String)>,
+}
+
+impl From<Vec<(&'static str, String)>> for Row {
+    fn from(fields: Vec<(&'static str, String)>) -> Self {
+        Self { fields, shown: Vec::new() }
+    }
+}
+
+impl Row {
+    fn value(&self) -> Value {
+        Value::Object(self.fields.iter().map(|(k, v)| ((*k).to_owned(), v.clone().into())).collect())
+    }
+
+    fn cell(&self, field: &str) -> String {
+        let found = self.shown.iter().chain(&self.fields).find(|(k, _)| *k == field);
+        found.map(|(_, v)| v.clone()).unwrap_or_default()
+    }
+}
 
 /// Prints `rows` as asked. `columns`: what a table shows, as (field, heading).
 ///
 /// # Errors
-/// A template that names a field that is not there.
+/// A template that is wrong, or names a field that is not there.
 pub fn list(show: &Show, columns: &[(&str, &str)], rows: Vec<Row>) -> anyhow::Result<()> {
     if show.quiet {
-        rows.iter().filter_map(|r| r.first()).for_each(|(_, v)| println!("{v}"));
+        rows.iter().filter_map(|r| r.fields.first()).for_each(|(_, v)| say!("{v}"));
         return Ok(());
     }
     match show.format.as_deref() {
-        None | Some("table") => table(columns, &rows),
-        Some("json") => rows.iter().for_each(|r| println!("{}", json(r))),
-        Some(template) => {
-            let fields = rows.first().map(|r| r.iter().map(|(k, _)| *k).collect::<Vec<_>>());
-            for row in &rows {
-                println!("{}", fill(template, row, fields.as_deref().unwrap_or(&[]))?);
-            }
+        None | Some("table") => {
+            let headings = columns.iter().map(|(_, heading)| (*heading).to_owned()).collect();
+            let cells = rows.iter().map(|row| columns.iter().map(|(field, _)| row.cell(field)).collect());
+            table(std::iter::once(headings).chain(cells).collect(), 0);
         }
+        Some("json") => rows.iter().for_each(|row| say!("{}", row.value())),
+        Some(format) => match format.strip_prefix("table ") {
+            Some(format) => {
+                let template = Template::parse(format)?;
+                let head = rows.first().map_or_else(|| heads(&Row::default(), columns), |row| heads(row, columns));
+                let mut lines = vec![head];
+                lines.extend(rows.iter().map(Row::value));
+                let lines = lines.iter().map(|value| template.fill(value)).collect::<anyhow::Result<Vec<_>>>()?;
+                table(lines.iter().map(|line| line.split('\t').map(str::to_owned).collect()).collect(), WIDTH - GAP);
+            }
+            None => {
+                let template = Template::parse(format)?;
+                for row in &rows {
+                    say!("{}", template.fill(&row.value())?);
+                }
+            }
+        },
     }
     Ok(())
 }
 
-fn table(columns: &[(&str, &str)], rows: &[Row]) {
-    let cell =
-        |row: &Row, field: &str| row.iter().find(|(k, _)| *k == field).map(|(_, v)| v.clone()).unwrap_or_default();
-    let mut lines: Vec<Vec<String>> = vec![columns.iter().map(|(_, h)| (*h).to_owned()).collect()];
-    lines.extend(rows.iter().map(|r| columns.iter().map(|(f, _)| cell(r, f)).collect()));
-    let widths: Vec<usize> =
-        (0..columns.len()).map(|i| lines.iter().map(|l| l[i].chars().count()).max().unwrap_or(0)).collect();
-    for line in lines {
-        let mut text = String::new();
-        for (value, width) in line.iter().zip(&widths) {
-            text.push_str(&format!("{value:<width$}   "));
+/// The heading of each field.
+fn heads(row: &Row, columns: &[(&str, &str)]) -> Value {
+    let of_columns = columns.iter().map(|(field, heading)| ((*field).to_owned(), (*heading).into()));
+    let others = row.fields.iter().filter(|(field, _)| columns.iter().all(|(known, _)| known != field));
+    let others = others.map(|(field, _)| ((*field).to_owned(), heading(field).into()));
+    Value::Object(of_columns.chain(others).collect::<Map<_, _>>())
+}
+
+/// `ManagerStatus` as `MANAGER STATUS`.
+fn heading(field: &str) -> String {
+    let mut text = String::new();
+    let mut before = false;
+    for c in field.chars() {
+        if c.is_uppercase() && before {
+            text.push(' ');
         }
-        println!("{}", text.trim_end());
+        before = c.is_lowercase();
+        text.extend(c.to_uppercase());
+    }
+    text
+}
+
+fn table(lines: Vec<Vec<String>>, least: usize) {
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |i: usize| lines.iter().filter_map(|l| l.get(i)).map(|c| c.chars().count()).max().unwrap_or(0).max(least);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for line in &lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}{}", " ".repeat(GAP)));
+        say!("{}", cells.collect::<String>().trim_end());
     }
 }
 
-fn json(row: &Row) -> String {
-    let map: serde_json::Map<_, _> = row.iter().map(|(k, v)| ((*k).to_owned(), v.clone().into())).collect();
-    serde_json::Value::Object(map).to_string()
-}
-
-/// Go's templates as far as lists need them: `{{.Field}}` and `{{json .}}`, and the escapes \t and \n.
-fn fill(template: &str, row: &Row, fields: &[&str]) -> anyhow::Result<String> {
-    let mut out = String::new();
-    let mut rest = template;
-    while let Some(start) = rest.find("{{") {
-        out.push_str(&rest[..start]);
-        let Some(end) = rest[start..].find("}}") else { bail!("--format {template:?}: a {{{{ is not closed") };
-        let inner = rest[start + 2..start + end].trim();
-        match (inner, inner.strip_prefix('.')) {
-            ("json .", _) => out.push_str(&json(row)),
-            (_, Some(field)) => match row.iter().find(|(k, _)| *k == field) {
-                Some((_, value)) => out.push_str(value),
-                None => {
-                    bail!("--format {template:?}: there is no field {field}: expected one of {}", fields.join(", "))
-                }
-            },
-            _ => bail!("--format {template:?}: {inner:?} is not supported: expected {{{{.Field}}}} or {{{{json .}}}}"),
+/// Prints what is known of things as asked: all as one JSON text, or a template filled for each; `json` is a line for each.
+///
+/// # Errors
+/// As [`list`].
+pub fn documents(format: Option<&str>, all: Vec<Value>) -> anyhow::Result<()> {
+    match format {
+        None => say!("{:#}", Value::Array(all)),
+        Some("json") => all.iter().for_each(|one| say!("{one}")),
+        Some(format) => {
+            let template = Template::parse(format)?;
+            for one in &all {
+                say!("{}", template.fill(one)?);
+            }
         }
-        rest = &rest[start + end + 2..];
     }
-    out.push_str(rest);
-    Ok(out.replace("\\t", "\t").replace("\\n", "\n"))
+    Ok(())
 }
 
 /// `3 minutes`, as `docker` rounds it.
@@ -100,12 +146,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn templates_fill_fields_and_name_what_is_not_there() {
-        let row: Row = vec![("ID", "1".into()), ("Name", "web".into())];
-        assert_eq!(fill("{{.Name}}\\t{{ .ID }}!", &row, &["ID", "Name"]).expect("valid"), "web\t1!");
-        assert_eq!(fill("{{json .}}", &row, &[]).expect("valid"), r#"{"ID":"1","Name":"web"}"#);
-        let e = fill("{{.Nope}}", &row, &["ID", "Name"]).expect_err("no such field");
-        assert!(e.to_string().contains("ID, Name"), "{e}");
-        assert!(fill("{{.ID", &row, &[]).is_err());
+    fn json_has_the_fields_and_not_what_only_the_table_shows() {
+        let row = Row { fields: vec![("ID", "123".into())], shown: vec![("ID", "1 *".into())] };
+        assert_eq!((row.value().to_string().as_str(), row.cell("ID").as_str()), (r#"{"ID":"123"}"#, "1 *"));
+    }
+
+    #[test]
+    fn headings_are_those_of_the_columns_or_made_of_the_field_s_name() {
+        let row = Row::from(vec![("ID", "1".into()), ("ManagerStatus", "x".into())]);
+        let head = heads(&row, &[("ID", "NODE ID")]);
+        assert_eq!(head, serde_json::json!({"ID": "NODE ID", "ManagerStatus": "MANAGER STATUS"}));
     }
 }

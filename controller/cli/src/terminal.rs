@@ -1,13 +1,20 @@
 //! This terminal, connected to a process elsewhere.
 
+use crate::out;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use muster_calls::{Attached, Input, StdStream};
 use nix::sys::termios::{self, SetArg, Termios};
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::{
+    io::{IsTerminal as _, Read as _},
+    sync::{Mutex, PoisonError},
+};
 
 /// The terminal in raw mode; put back when dropped.
-pub struct Raw(Termios);
+pub struct Raw(());
+
+/// How the terminal was before it was made raw.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 impl Raw {
     /// `None` where standard input is no terminal.
@@ -20,14 +27,22 @@ impl Raw {
         let mut raw = before.clone();
         termios::cfmakeraw(&mut raw);
         termios::tcsetattr(&stdin, SetArg::TCSANOW, &raw).ok()?;
-        Some(Self(before))
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        Some(Self(()))
     }
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Puts the terminal back to what it was before it was made raw, if it was.
+pub fn restore() {
+    if let Some(before) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
         // Nothing more can be done for a terminal that is gone.
-        let _ = termios::tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.0);
+        let _ = termios::tcsetattr(std::io::stdin(), SetArg::TCSANOW, &before);
     }
 }
 
@@ -70,29 +85,21 @@ pub async fn carry(attached: Attached, stdin: bool) -> anyhow::Result<()> {
             std::future::pending::<()>().await;
         });
         while let Some(piece) = output.next().await {
-            write(piece?)?;
+            write(piece?);
         }
         return Ok(());
     }
     while let Some(piece) = output.next().await {
-        write(piece?)?;
+        write(piece?);
     }
     drop(input);
     Ok(())
 }
 
 /// Writes a piece to the stream it came from.
-pub fn write(piece: muster_calls::Output) -> std::io::Result<()> {
+pub fn write(piece: muster_calls::Output) {
     match piece.stream {
-        StdStream::Stderr | StdStream::System => {
-            let mut err = std::io::stderr().lock();
-            err.write_all(&piece.data)?;
-            err.flush()
-        }
-        _ => {
-            let mut out = std::io::stdout().lock();
-            out.write_all(&piece.data)?;
-            out.flush()
-        }
+        StdStream::Stderr | StdStream::System => out::write_err(&piece.data),
+        _ => out::write(&piece.data),
     }
 }

@@ -1,9 +1,10 @@
 //! Founding, tokens, networks.
 
 use crate::{
-    args::{Network, RoleArg, pair},
+    args::{Network, RoleArg, Show, pair},
     connect::Host,
     render::{self, Row, cut},
+    say,
 };
 use muster_calls::{Cluster as _, InitCluster};
 use muster_model::spec::NetworkSpec;
@@ -15,11 +16,11 @@ pub async fn init(host: &Host, init: InitCluster) -> anyhow::Result<u8> {
     let tokens = cluster.join_tokens().await?;
     let addr = cluster.membership().await?.member.map(|m| m.addr.to_string()).unwrap_or_default();
     match goes_on {
-        true => println!("The cluster goes on: this node ({node}) is its only manager.\n"),
-        false => println!("Cluster founded: this node ({node}) is its first manager.\n"),
+        true => say!("The cluster goes on: this node ({node}) is its only manager.\n"),
+        false => say!("Cluster founded: this node ({node}) is its first manager.\n"),
     }
-    println!("To add a worker, run on another host:\n\n    muster join --token {} {addr}\n", tokens.worker);
-    println!("To add a manager: muster join-token manager");
+    say!("To add a worker, run on another host:\n\n    muster join --token {} {addr}\n", tokens.worker);
+    say!("To add a manager: muster join-token manager");
     Ok(0)
 }
 
@@ -32,12 +33,12 @@ pub async fn join_token(host: &Host, role: RoleArg, rotate: bool, quiet: bool) -
     };
     let token = if manager { tokens.manager } else { tokens.worker };
     if quiet {
-        println!("{token}");
+        say!("{token}");
         return Ok(0);
     }
     let addr = cluster.membership().await?.member.map(|m| m.addr.to_string()).unwrap_or_default();
     let role = if manager { "manager" } else { "worker" };
-    println!("To add a {role}, run on another host:\n\n    muster join --token {token} {addr}");
+    say!("To add a {role}, run on another host:\n\n    muster join --token {token} {addr}");
     Ok(0)
 }
 
@@ -49,7 +50,7 @@ pub async fn network(host: &Host, command: Network) -> anyhow::Result<u8> {
             let made = cluster
                 .network_create(NetworkSpec { name, labels, subnet, gateway, internal, attachable: true })
                 .await?;
-            println!("{}", made.id);
+            say!("{}", made.id);
         }
         Network::Ls { show } => {
             let networks = cluster.network_list().await?;
@@ -62,6 +63,7 @@ pub async fn network(host: &Host, command: Network) -> anyhow::Result<u8> {
                     ("Subnet", n.subnet.to_string()),
                     ("VNI", n.vni.to_string()),
                 ]
+                .into()
             };
             let rows = networks.iter().map(row).collect();
             render::list(
@@ -70,17 +72,17 @@ pub async fn network(host: &Host, command: Network) -> anyhow::Result<u8> {
                 rows,
             )?;
         }
-        Network::Inspect { networks } => {
+        Network::Inspect { form, networks } => {
             let mut all = Vec::new();
             for name in &networks {
-                all.push(cluster.network_inspect(name).await?);
+                all.push(serde_json::to_value(cluster.network_inspect(name).await?)?);
             }
-            println!("{}", serde_json::to_string_pretty(&all)?);
+            render::documents(form.format.as_deref(), all)?;
         }
         Network::Rm { networks } => {
             for name in &networks {
                 cluster.network_remove(name).await?;
-                println!("{name}");
+                say!("{name}");
             }
         }
     }
@@ -88,19 +90,22 @@ pub async fn network(host: &Host, command: Network) -> anyhow::Result<u8> {
 }
 
 /// Operators' certificates that the cluster has given.
-pub fn operators(cluster: &muster_model::cluster::Cluster) {
-    println!("{:<42}{:<22}{:<22}{:<22}STATUS", "SERIAL", "NAME", "ISSUED", "ENDS");
-    for c in &cluster.operators {
-        let name = if c.name.is_empty() { "-" } else { &c.name };
+pub fn operators(show: &Show, cluster: &muster_model::cluster::Cluster) -> anyhow::Result<()> {
+    let rows = cluster.operators.iter().map(|c| {
         let issued = if c.issued.is_zero() { "-".to_owned() } else { c.issued.to_rfc3339() };
+        let name = if c.name.is_empty() { "-".to_owned() } else { c.name.clone() };
         let status = c.revoked.map_or("valid".to_owned(), |at| format!("revoked {}", at.to_rfc3339()));
-        println!(
-            "{:<42}{name:<22}{:<22}{:<22}{status}",
-            c.serial,
-            seconds(&issued),
-            seconds(&c.not_after.to_rfc3339())
-        );
-    }
+        Row::from(vec![
+            ("Serial", c.serial.to_string()),
+            ("Name", name),
+            ("Issued", seconds(&issued)),
+            ("Ends", seconds(&c.not_after.to_rfc3339())),
+            ("Status", status),
+        ])
+    });
+    let columns =
+        [("Serial", "SERIAL"), ("Name", "NAME"), ("Issued", "ISSUED"), ("Ends", "ENDS"), ("Status", "STATUS")];
+    render::list(show, &columns, rows.collect())
 }
 
 /// A time to the second.

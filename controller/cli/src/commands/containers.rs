@@ -1,9 +1,11 @@
 //! Containers and images, wherever they are.
 
 use crate::{
-    args::{LogArgs, Show},
+    args::{Form, LogArgs, Show},
+    complain,
     connect::Host,
-    render::{self, Row, cut},
+    render::{self, Row, ago, cut},
+    say,
     terminal::{self, Raw},
 };
 use anyhow::{Context as _, bail};
@@ -30,6 +32,7 @@ pub async fn ps(host: &Host, show: Show, all: bool, filters: &[String], node: Op
         ("ID", "CONTAINER ID"),
         ("Image", "IMAGE"),
         ("Command", "COMMAND"),
+        ("RunningFor", "CREATED"),
         ("Status", "STATUS"),
         ("Ports", "PORTS"),
         ("Names", "NAMES"),
@@ -39,7 +42,7 @@ pub async fn ps(host: &Host, show: Show, all: bool, filters: &[String], node: Op
     }
     render::list(&show, &columns, rows)?;
     for away in &listed.unreached {
-        eprintln!("Warning: node {} did not answer: {}", away.node, away.reason);
+        complain!("Warning: node {} did not answer: {}", away.node, away.reason);
     }
     Ok(0)
 }
@@ -53,17 +56,21 @@ fn row(c: &ContainerSummary, show: &Show) -> Row {
             public => format!("{}:{public}->{}/{}", p.ip, p.private_port, p.kind),
         })
         .collect();
+    let created = Timestamp::from_millis(c.created.saturating_mul(1000));
     let names: Vec<_> = c.names.iter().map(|n| n.trim_start_matches('/').to_owned()).collect();
     vec![
         ("ID", if show.no_trunc { c.id.clone() } else { c.id.chars().take(12).collect() }),
         ("Image", c.image.clone()),
         ("Command", format!("\"{}\"", cut(&c.command, 20, show.no_trunc))),
+        ("CreatedAt", created.to_rfc3339()),
+        ("RunningFor", format!("{} ago", ago(muster_mtls::now(), created))),
         ("State", c.state.clone()),
         ("Status", c.status.clone()),
         ("Ports", ports.join(", ")),
         ("Names", names.join(",")),
         ("Node", c.labels.get("muster.node.name").cloned().unwrap_or_default()),
     ]
+    .into()
 }
 
 pub fn log_options(args: &LogArgs) -> anyhow::Result<Logs> {
@@ -105,7 +112,7 @@ pub async fn logs(host: &Host, args: &LogArgs, container: &str) -> anyhow::Resul
         let line = line?;
         let mut data = log_time(args, line.time).into_bytes();
         data.extend_from_slice(&line.data);
-        terminal::write(muster_calls::Output { stream: line.stream, data: data.into() })?;
+        terminal::write(muster_calls::Output { stream: line.stream, data: data.into() });
     }
     Ok(0)
 }
@@ -123,7 +130,7 @@ pub async fn exec(host: &Host, container: &str, config: ExecConfig, detach: bool
         Ok(attached) => attached,
         Err(e) => {
             drop(raw);
-            eprintln!("Error: {e}");
+            complain!("Error: {e}");
             // As `docker exec`: a command that is not there is 127, one that cannot run 126.
             return Ok(if e.message.contains("not found") || e.message.contains("no such file") { 127 } else { 126 });
         }
@@ -194,10 +201,10 @@ where
     let mut code = 0;
     for name in names {
         match act((host.clone(), name.clone())).await {
-            Ok(()) => println!("{name}"),
-            Err(e) if e.kind == Kind::NotModified => println!("{name}"),
+            Ok(()) => say!("{name}"),
+            Err(e) if e.kind == Kind::NotModified => say!("{name}"),
             Err(e) => {
-                eprintln!("Error: {e}");
+                complain!("Error: {e}");
                 code = 1;
             }
         }
@@ -246,12 +253,12 @@ pub async fn remove(host: &Host, names: &[String], force: bool, volumes: bool) -
     each(names, act, host).await
 }
 
-pub async fn inspect(host: &Host, names: &[String]) -> anyhow::Result<u8> {
+pub async fn inspect(host: &Host, form: &Form, names: &[String]) -> anyhow::Result<u8> {
     let mut all = Vec::new();
     for name in names {
-        all.push(host.whole().container_inspect(name, false).await?);
+        all.push(serde_json::to_value(host.whole().container_inspect(name, false).await?)?);
     }
-    println!("{}", serde_json::to_string_pretty(&all)?);
+    render::documents(form.format.as_deref(), all)?;
     Ok(0)
 }
 
@@ -265,17 +272,18 @@ pub async fn images(host: &Host, show: &Show) -> anyhow::Result<u8> {
             image.repo_tags.iter().map(String::as_str).chain(image.repo_tags.is_empty().then_some("<none>:<none>"))
         {
             let (repo, tag) = tag.rsplit_once(':').unwrap_or((tag, "<none>"));
-            rows.push(vec![
+            let row = vec![
                 ("ID", id.clone()),
                 ("Repository", repo.to_owned()),
                 ("Tag", tag.to_owned()),
                 ("Size", format!("{:.1} MB", image.size as f64 / 1e6)),
-            ]);
+            ];
+            rows.push(row.into());
         }
     }
     render::list(show, &[("Repository", "REPOSITORY"), ("Tag", "TAG"), ("ID", "IMAGE ID"), ("Size", "SIZE")], rows)?;
     for away in &listed.unreached {
-        eprintln!("Warning: node {} did not answer: {}", away.node, away.reason);
+        complain!("Warning: node {} did not answer: {}", away.node, away.reason);
     }
     Ok(0)
 }
@@ -291,7 +299,7 @@ pub async fn pull(host: &Host, image: &str, node: Option<String>, quiet: bool) -
         }
         // Progress of single layers is for terminals that can rewrite lines; the states are enough here.
         if !quiet && line.progress_detail.as_ref().is_none_or(|p| p.total == 0) {
-            println!("{}{}", if line.id.is_empty() { String::new() } else { format!("{}: ", line.id) }, line.status);
+            say!("{}{}", if line.id.is_empty() { String::new() } else { format!("{}: ", line.id) }, line.status);
         }
     }
     Ok(0)

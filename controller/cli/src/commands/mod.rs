@@ -4,17 +4,19 @@ mod cluster;
 mod containers;
 mod node;
 mod service;
+mod system;
 mod trace;
 
 use crate::{
-    args::{Args, Command, Context},
+    args::{Args, Command, Context, Show},
     connect::{self, Host},
-    context,
+    context, out,
+    render::{self, Row},
+    say,
 };
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use muster_calls::{Cluster as _, Engine as _};
-use muster_proto::Target;
 use std::io::Read as _;
 
 /// How long a list of contexts waits for the cluster.
@@ -28,7 +30,9 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     // Commands that ask nobody.
     match &args.command {
         Command::Completion { shell } => {
-            clap_complete::generate(*shell, &mut Args::command(), "muster", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "muster", &mut script);
+            out::write(&script);
             return Ok(0);
         }
         Command::Context(c) if !matches!(c, Context::Create { .. } | Context::Revoke { .. } | Context::Ls { .. }) => {
@@ -36,15 +40,18 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         }
         _ => {}
     }
-    if let Command::Context(Context::Ls { issued: false }) = &args.command {
-        list_contexts()?;
+    if let Command::Context(Context::Ls { issued: false, quiet, format }) = &args.command {
+        list_contexts(&Show { quiet: *quiet, format: format.clone(), no_trunc: true })?;
+        if *quiet || format.is_some() {
+            return Ok(0);
+        }
         // Who can be asked is asked; a host that does not answer has nothing to say.
         if let Ok(host) = connect::connect(args.host.as_deref(), args.context.as_deref()).await
             && let Ok(Ok(cluster)) = tokio::time::timeout(LIST_PATIENCE, host.cluster().cluster()).await
             && !cluster.operators.is_empty()
         {
-            println!();
-            cluster::operators(&cluster);
+            say!("");
+            cluster::operators(&Show::default(), &cluster)?;
         }
         return Ok(0);
     }
@@ -69,13 +76,13 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         Command::Join { token, advertise_addr, listen_addr, managers } => {
             let join = muster_calls::JoinCluster { token, managers, advertise_addr, listen_addr };
             let node = host.cluster().join(join).await?;
-            println!("This node joined the cluster as {node}.");
+            say!("This node joined the cluster as {node}.");
             Ok(0)
         }
         Command::JoinToken { quiet, rotate, role } => cluster::join_token(&host, role, rotate, quiet).await,
         Command::Leave { force } => {
             host.cluster().leave(force).await?;
-            println!("Node left the cluster.");
+            say!("Node left the cluster.");
             Ok(0)
         }
         Command::Node(c) => node::run(&host, c).await,
@@ -106,33 +113,27 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
         Command::Restart { time, containers } => containers::restart(&host, &containers, time).await,
         Command::Kill { signal, containers } => containers::kill(&host, &containers, &signal).await,
         Command::Rm { force, volumes, containers } => containers::remove(&host, &containers, force, volumes).await,
-        Command::Inspect { containers } => containers::inspect(&host, &containers).await,
+        Command::Inspect { form, containers } => containers::inspect(&host, &form, &containers).await,
         Command::Images { show } => containers::images(&host, &show).await,
         Command::Pull { image, node, quiet } => containers::pull(&host, &image, node, quiet).await,
-        Command::Trace { id, name, quiet } => trace::run(&host, id, name, quiet).await,
+        Command::Trace { id, name, quiet, format } => {
+            trace::run(&host, id, name, &Show { quiet, format, no_trunc: true }).await
+        }
         Command::Context(Context::Create { addr, name }) => create_context(&host, addr, &name).await,
-        Command::Context(Context::Ls { .. }) => {
-            cluster::operators(&host.cluster().cluster().await?);
+        Command::Context(Context::Ls { quiet, format, .. }) => {
+            let show = Show { quiet, format, no_trunc: true };
+            cluster::operators(&show, &host.cluster().cluster().await?)?;
             Ok(0)
         }
         Command::Context(Context::Revoke { name }) => {
             for certificate in host.cluster().operator_revoke(&name).await? {
-                println!("{}", certificate.serial);
+                say!("{}", certificate.serial);
             }
             Ok(0)
         }
         Command::Context(_) | Command::Completion { .. } => Ok(0),
-        Command::Info => info(&host).await,
-        Command::Version => {
-            let version = host.engine(Target::Here).version().await?;
-            println!(
-                "Client: muster {}\nHost:   musterd {} (Docker API {})",
-                env!("CARGO_PKG_VERSION"),
-                version.version,
-                version.api_version
-            );
-            Ok(0)
-        }
+        Command::Info(form) => system::info(&host, &form).await,
+        Command::Version(form) => system::version(&host, &form).await,
     }
 }
 
@@ -143,7 +144,7 @@ async fn host_start((host, name): (Host, String)) -> muster_calls::Result<()> {
 fn local_context(command: &Context) -> anyhow::Result<()> {
     match command {
         Context::Use { name } => context::choose(name)?,
-        Context::Export { name } => print!("{}", context::export(name)?),
+        Context::Export { name } => out::write(context::export(name)?.as_bytes()),
         Context::Import { name } => {
             let mut text = String::new();
             std::io::stdin().take(1 << 20).read_to_string(&mut text).context("read standard input")?;
@@ -155,15 +156,18 @@ fn local_context(command: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list_contexts() -> anyhow::Result<()> {
+fn list_contexts(show: &Show) -> anyhow::Result<()> {
     let current = context::current()?.unwrap_or_else(|| context::DEFAULT.to_owned());
-    println!("{:<22}ADDRESS", "NAME");
-    let mark = |name: &str| if name == current { format!("{name} *") } else { name.to_owned() };
-    println!("{:<22}this host's socket", mark(context::DEFAULT));
-    for (name, addr) in context::list()? {
-        println!("{:<22}{addr}", mark(&name));
-    }
-    Ok(())
+    let own = (context::DEFAULT.to_owned(), "this host's socket".to_owned());
+    let row = |(name, addr): (String, String)| {
+        let mark = if name == current { format!("{name} *") } else { name.clone() };
+        Row {
+            shown: vec![("Name", mark)],
+            fields: vec![("Name", name.clone()), ("Current", (name == current).to_string()), ("Address", addr)],
+        }
+    };
+    let rows = std::iter::once(own).chain(context::list()?).map(row).collect();
+    render::list(show, &[("Name", "NAME"), ("Address", "ADDRESS")], rows)
 }
 
 async fn create_context(host: &Host, addr: Option<String>, name: &str) -> anyhow::Result<u8> {
@@ -179,32 +183,6 @@ async fn create_context(host: &Host, addr: Option<String>, name: &str) -> anyhow
             .to_string(),
     };
     context::create(host.channel.clone(), name, &addr).await?;
-    println!("{name}");
-    Ok(0)
-}
-
-async fn info(host: &Host) -> anyhow::Result<u8> {
-    let info = host.engine(Target::Here).info().await?;
-    println!(
-        "Host: {}\n  Kernel: {}\n  CPUs: {}\n  Memory: {} MiB\n  Containers: {} ({} running)\n  Images: {}",
-        info.name,
-        info.kernel_version,
-        info.ncpu,
-        info.mem_total >> 20,
-        info.containers,
-        info.containers_running,
-        info.images
-    );
-    match host.cluster().membership().await?.member {
-        None => println!("Cluster: none (muster init founds one, muster join makes this host a member)"),
-        Some(m) => {
-            println!("Cluster: {}\n  Node: {}\n  Role: {}\n  Address: {}", m.cluster, m.node, m.role.as_str(), m.addr);
-            let managers: Vec<_> = m.managers.iter().map(|(_, a)| a.to_string()).collect();
-            println!("  Managers: {}", managers.join(", "));
-            if !m.error.is_empty() {
-                println!("  Error: {}", m.error);
-            }
-        }
-    }
+    say!("{name}");
     Ok(0)
 }

@@ -4,6 +4,7 @@ use crate::{
     args::{AvailabilityArg, Node, pair},
     connect::Host,
     render::{self, Row},
+    say,
 };
 use anyhow::bail;
 use muster_calls::{Cluster as _, NodeView};
@@ -25,7 +26,7 @@ pub async fn run(host: &Host, command: Node) -> anyhow::Result<u8> {
                 }
             }
             let columns = [
-                ("Shown", "ID"),
+                ("ID", "ID"),
                 ("Hostname", "HOSTNAME"),
                 ("Status", "STATUS"),
                 ("Availability", "AVAILABILITY"),
@@ -34,12 +35,12 @@ pub async fn run(host: &Host, command: Node) -> anyhow::Result<u8> {
             ];
             render::list(&show, &columns, rows)?;
         }
-        Node::Inspect { nodes } => {
+        Node::Inspect { form, nodes } => {
             let mut all = Vec::new();
             for name in &nodes {
-                all.push(cluster.node_inspect(name).await?);
+                all.push(serde_json::to_value(cluster.node_inspect(name).await?)?);
             }
-            println!("{}", serde_json::to_string_pretty(&all)?);
+            render::documents(form.format.as_deref(), all)?;
         }
         Node::Update { availability, label_add, label_rm, node } => {
             change(&cluster, &node, |spec| {
@@ -54,24 +55,24 @@ pub async fn run(host: &Host, command: Node) -> anyhow::Result<u8> {
                 spec.labels.extend(label_add.iter().map(|l| pair(l)));
             })
             .await?;
-            println!("{node}");
+            say!("{node}");
         }
         Node::Promote { nodes } => {
             for name in &nodes {
                 change(&cluster, name, |spec| spec.role = Role::Manager).await?;
-                println!("Node {name} is to become a manager.");
+                say!("Node {name} is to become a manager.");
             }
         }
         Node::Demote { nodes } => {
             for name in &nodes {
                 change(&cluster, name, |spec| spec.role = Role::Worker).await?;
-                println!("Node {name} is to become a worker.");
+                say!("Node {name} is to become a worker.");
             }
         }
         Node::Rm { force, nodes } => {
             for name in &nodes {
                 cluster.node_remove(name, force).await?;
-                println!("{name}");
+                say!("{name}");
             }
         }
     }
@@ -124,7 +125,7 @@ fn row(view: &NodeView, mine: bool) -> Row {
         Availability::Pause => "Pause",
         Availability::Drain => "Drain",
     };
-    vec![
+    let fields = vec![
         ("ID", node.id.to_string()),
         ("Hostname", node.description.hostname.clone()),
         ("Status", status.to_owned()),
@@ -132,6 +133,6 @@ fn row(view: &NodeView, mine: bool) -> Row {
         ("ManagerStatus", manager.to_owned()),
         ("EngineVersion", node.description.engine_version.clone()),
         ("Self", mine.to_string()),
-        ("Shown", format!("{}{}", node.id, if mine { " *" } else { "" })),
-    ]
+    ];
+    Row { fields, shown: vec![("ID", format!("{}{}", node.id, if mine { " *" } else { "" }))] }
 }

@@ -3,8 +3,10 @@
 use crate::{
     args::{Create, LogArgs, Service, Update, mount, pair, port},
     commands::containers::{log_options, log_time},
+    complain,
     connect::Host,
     render::{self, Row, ago, cut},
+    say,
 };
 use anyhow::{Context as _, bail};
 use futures_util::StreamExt as _;
@@ -32,7 +34,7 @@ pub async fn run(host: &Host, command: Service) -> anyhow::Result<u8> {
         Service::Ls { show } => {
             let services = cluster.service_list().await?;
             let columns = [
-                ("Short", "ID"),
+                ("ID", "ID"),
                 ("Name", "NAME"),
                 ("Mode", "MODE"),
                 ("Replicas", "REPLICAS"),
@@ -43,7 +45,7 @@ pub async fn run(host: &Host, command: Service) -> anyhow::Result<u8> {
             Ok(0)
         }
         Service::Ps { show, filter, services } => ps(&cluster, show, &filter, &services).await,
-        Service::Inspect { services } => {
+        Service::Inspect { form, services } => {
             let mut all = Vec::new();
             for name in &services {
                 let mut view = cluster.service_inspect(name).await?;
@@ -51,22 +53,22 @@ pub async fn run(host: &Host, command: Service) -> anyhow::Result<u8> {
                 if let Some(previous) = &mut view.service.previous_spec {
                     Arc::make_mut(previous).task.container.registry_auth = None;
                 }
-                all.push(view);
+                all.push(serde_json::to_value(view)?);
             }
-            println!("{}", serde_json::to_string_pretty(&all)?);
+            render::documents(form.format.as_deref(), all)?;
             Ok(0)
         }
         Service::Update(u) => update(&cluster, *u).await,
         Service::Rollback { detach, service } => {
             let view = cluster.service_inspect(&service).await?;
             let made = cluster.service_rollback(view.service.id, view.service.meta.version).await?;
-            println!("{service}");
+            say!("{service}");
             finish(&cluster, made.id, detach, false).await
         }
         Service::Rm { services } => {
             for name in &services {
                 cluster.service_remove(name).await?;
-                println!("{name}");
+                say!("{name}");
             }
             Ok(0)
         }
@@ -145,8 +147,8 @@ fn spec(c: &Create) -> anyhow::Result<ServiceSpec> {
 
 async fn create(cluster: &RemoteCluster, c: Create) -> anyhow::Result<u8> {
     let made = cluster.service_create(spec(&c)?).await?;
-    println!("{}", made.id);
-    made.warnings.iter().for_each(|w| eprintln!("Warning: {w}"));
+    say!("{}", made.id);
+    made.warnings.iter().for_each(|w| complain!("Warning: {w}"));
     finish(cluster, made.id, c.detach, c.quiet).await
 }
 
@@ -175,8 +177,8 @@ async fn update(cluster: &RemoteCluster, u: Update) -> anyhow::Result<u8> {
     spec.task.force_update += u64::from(u.force);
     spec.validate()?;
     let made = cluster.service_update(service.id, service.meta.version, spec).await?;
-    println!("{}", u.service);
-    made.warnings.iter().for_each(|w| eprintln!("Warning: {w}"));
+    say!("{}", u.service);
+    made.warnings.iter().for_each(|w| complain!("Warning: {w}"));
     finish(cluster, made.id, u.detach, false).await
 }
 
@@ -212,7 +214,7 @@ async fn finish(cluster: &RemoteCluster, id: ServiceId, detach: bool, quiet: boo
             let since = *good_since.get_or_insert_with(tokio::time::Instant::now);
             if since.elapsed() >= SETTLED {
                 if !quiet {
-                    println!("{wanted} of {wanted} tasks run");
+                    say!("{wanted} of {wanted} tasks run");
                 }
                 return Ok(0);
             }
@@ -234,7 +236,7 @@ fn progress(task: &Task, names: &BTreeMap<NodeId, String>, shown: &mut BTreeMap<
     };
     let line = format!("{name} on {node}: {what}");
     if !quiet && shown.get(&name) != Some(&line) {
-        println!("{line}");
+        say!("{line}");
         shown.insert(name, line);
     }
 }
@@ -258,15 +260,15 @@ fn row(view: &ServiceView) -> Row {
     };
     let ports: Vec<_> =
         s.endpoint.ports.iter().map(|p| format!("*:{}->{}/{}", p.published, p.target, p.protocol)).collect();
-    vec![
+    let fields = vec![
         ("ID", s.id.to_string()),
         ("Name", s.spec.name.clone()),
         ("Mode", mode.to_owned()),
         ("Replicas", format!("{}/{}", view.running_tasks, view.desired_tasks)),
         ("Image", s.spec.task.container.image.clone()),
         ("Ports", ports.join(", ")),
-        ("Short", s.id.short()),
-    ]
+    ];
+    Row { fields, shown: vec![("ID", s.id.short())] }
 }
 
 async fn ps(
@@ -295,7 +297,7 @@ async fn ps(
     let now = muster_mtls::now();
     let rows = tasks.iter().map(|t| task_row(t, &names, now, show.no_trunc)).collect();
     let columns = [
-        ("Short", "ID"),
+        ("ID", "ID"),
         ("Name", "NAME"),
         ("Image", "IMAGE"),
         ("Node", "NODE"),
@@ -317,7 +319,7 @@ fn task_row(t: &Task, names: &BTreeMap<NodeId, String>, now: muster_model::Times
         (true, TaskState::Pending) => t.status.message.clone(),
         _ => t.status.error.clone(),
     };
-    vec![
+    let fields = vec![
         ("ID", t.id.to_string()),
         ("Name", slot_name(t, names)),
         ("Image", t.spec.container.image.clone()),
@@ -325,8 +327,8 @@ fn task_row(t: &Task, names: &BTreeMap<NodeId, String>, now: muster_model::Times
         ("DesiredState", capital(t.desired)),
         ("CurrentState", format!("{} {} ago", capital(t.status.state), ago(now, t.status.at).to_lowercase())),
         ("Error", cut(&error, 60, whole)),
-        ("Short", t.id.short()),
-    ]
+    ];
+    Row { fields, shown: vec![("ID", t.id.short())] }
 }
 
 async fn logs(cluster: &RemoteCluster, args: &LogArgs, service: &str) -> anyhow::Result<u8> {
@@ -342,7 +344,7 @@ async fn logs(cluster: &RemoteCluster, args: &LogArgs, service: &str) -> anyhow:
         let line = line.context("incomplete log stream")?;
         let mut data = format!("{}{}    | ", log_time(args, line.chunk.time), label(&line)).into_bytes();
         data.extend_from_slice(&line.chunk.data);
-        crate::terminal::write(muster_calls::Output { stream: line.chunk.stream, data: data.into() })?;
+        crate::terminal::write(muster_calls::Output { stream: line.chunk.stream, data: data.into() });
     }
     Ok(0)
 }

@@ -1,36 +1,58 @@
 //! Traces without a collector: the spans that the nodes still remember.
 
-use crate::connect::Host;
+use crate::{
+    args::Show,
+    connect::Host,
+    out,
+    render::{self, Row},
+};
 use anyhow::bail;
 use muster_proto::v1;
 use std::collections::BTreeMap;
 
-pub async fn run(host: &Host, id: Option<String>, name: Option<String>, quiet: bool) -> anyhow::Result<u8> {
+pub async fn run(host: &Host, id: Option<String>, name: Option<String>, show: &Show) -> anyhow::Result<u8> {
     let mut client = v1::traces_client::TracesClient::new(host.channel.clone());
     let request = v1::TraceRequest { trace_id: id.clone().unwrap_or_default(), cluster: true };
     let mut spans = client.get(request).await.map_err(|s| anyhow::anyhow!("{}", s.message()))?.into_inner().spans;
     let Some(id) = id else {
         spans.sort_by_key(|s| std::cmp::Reverse(s.start));
-        for s in spans.iter().filter(|s| name.as_ref().is_none_or(|n| s.name.contains(n.as_str()))) {
-            match quiet {
-                true => println!("{}", s.trace_id),
-                false => println!(
-                    "{}  {}  {}  {}",
-                    s.trace_id,
-                    muster_model::Timestamp(s.start).to_rfc3339(),
-                    millis(s.end - s.start),
-                    s.name
-                ),
-            }
-        }
+        let named = |s: &&v1::Span| name.as_ref().is_none_or(|n| s.name.contains(n.as_str()));
+        let columns = [("TraceID", "TRACE ID"), ("Start", "START"), ("Duration", "DURATION"), ("Name", "NAME")];
+        render::list(show, &columns, spans.iter().filter(named).map(row).collect())?;
         return Ok(0);
     };
     if spans.is_empty() {
         bail!("no node remembers trace {id} (any more)");
     }
     spans.sort_by_key(|s| s.start);
-    print!("{}", tree(&spans));
+    if show.format.is_none() && !show.quiet {
+        out::write(tree(&spans).as_bytes());
+        return Ok(0);
+    }
+    let columns =
+        [("SpanID", "SPAN ID"), ("Start", "START"), ("Duration", "DURATION"), ("Node", "NODE"), ("Name", "NAME")];
+    render::list(show, &columns, spans.iter().map(row).collect())?;
     Ok(0)
+}
+
+fn row(s: &v1::Span) -> Row {
+    vec![
+        ("TraceID", s.trace_id.clone()),
+        ("SpanID", s.span_id.clone()),
+        ("ParentSpanID", s.parent_span_id.clone()),
+        ("Start", muster_model::Timestamp(s.start).to_rfc3339()),
+        ("Duration", millis(s.end - s.start)),
+        ("Node", s.node.clone()),
+        ("Name", s.name.clone()),
+        ("Attributes", attributes(s)),
+        ("Error", s.error.clone()),
+    ]
+    .into()
+}
+
+fn attributes(s: &v1::Span) -> String {
+    let sorted: BTreeMap<_, _> = s.attributes.iter().collect();
+    sorted.into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
 }
 
 /// The spans as a tree, each with its start after the first one's, how long it took and where.
@@ -46,8 +68,6 @@ fn tree(spans: &[v1::Span]) -> String {
     let mut out = String::new();
     let mut stack: Vec<(usize, &v1::Span)> = children.get("").into_iter().flatten().rev().map(|s| (0, *s)).collect();
     while let Some((depth, s)) = stack.pop() {
-        let attributes: Vec<_> =
-            s.attributes.iter().collect::<BTreeMap<_, _>>().into_iter().map(|(k, v)| format!("{k}={v}")).collect();
         let error = if s.error.is_empty() { String::new() } else { format!("  ERROR {}", s.error) };
         out.push_str(&format!(
             "{:>10} {:>10}  {}{} [{}] {}{error}\n",
@@ -56,7 +76,7 @@ fn tree(spans: &[v1::Span]) -> String {
             "  ".repeat(depth),
             s.name,
             s.node,
-            attributes.join(" ")
+            attributes(s)
         ));
         // Depth is bounded by what a person can read; ids that form a circle would never end otherwise.
         if depth < 64 {
