@@ -5,9 +5,12 @@
 
 mod auth;
 mod constraint;
+mod image;
 
 pub use auth::{AuthForm, RegistryAuth};
 pub use constraint::{Attribute, Constraint, Platform};
+
+use image::check_image;
 
 use crate::net::{Protocol, Subnet};
 use serde::{Deserialize, Serialize};
@@ -446,6 +449,7 @@ impl TaskSpec {
         if self.container.image.trim().is_empty() {
             return Err(Invalid::new(format!("{c}.Image"), "an image name is needed"));
         }
+        check_image(&format!("{c}.Image"), &self.container.image)?;
         for e in &self.container.env {
             if e.is_empty() || e.starts_with('=') || e.contains('\0') {
                 return Err(Invalid::new(format!("{c}.Env"), format!("{e:?}: expected NAME=value")));
