@@ -13,11 +13,13 @@ pub mod v1 {
 
 mod cluster;
 mod engine;
+mod session;
 mod status;
 mod stream;
 
 pub use cluster::{ClusterService, Clusters, RemoteCluster};
 pub use engine::{EngineService, Engines, RemoteEngine, Target};
+pub use session::{FromAgent, FromLeader};
 pub use status::{from_status, to_status};
 
 /// The largest message either side takes, in bytes: an `inspect` of everything fits, a bomb does not.

@@ -9,7 +9,7 @@ use muster_model::{
     cluster::{AttachRequest, NodeDescription},
 };
 use muster_mtls::{Expect, Tls};
-use muster_proto::{LEADER_KEY, v1};
+use muster_proto::{FromLeader, LEADER_KEY, v1};
 use rand::Rng as _;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,6 +23,9 @@ const OUTBOX: usize = 64;
 const BACKOFF: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(2);
 /// A leader that says nothing at all for so long is gone. Heartbeats are answered by HTTP/2, so this only bounds `Session`.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a leader may ask for.
+const HEARTBEAT: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(60);
 
 /// What a session tells.
 #[derive(Debug)]
@@ -180,36 +183,31 @@ impl Session {
                     continue;
                 }
             };
-            let of = match message {
-                Ok(Some(m)) => m.of,
+            let message = match message {
+                Ok(Some(message)) => message,
                 Ok(None) => return End::Retry,
                 Err(status) => return refused("the leader", &status),
             };
-            let event = match of {
-                Some(v1::manager_message::Of::Welcome(w)) => {
+            let event = match FromLeader::read(message) {
+                Ok(Some(FromLeader::Welcome { heartbeat: period })) => {
                     *opened = true;
-                    heartbeat = tokio::time::interval(Duration::from_millis(w.heartbeat_period_ms.clamp(100, 60_000)));
+                    heartbeat = tokio::time::interval(period.clamp(HEARTBEAT.start, HEARTBEAT.end));
                     heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                     // Orders of an earlier session: the worker says everything again.
                     while self.orders.try_recv().is_ok() {}
                     Event::Opened
                 }
-                Some(v1::manager_message::Of::Assignments(a)) => match rmp_serde::from_slice(&a.update) {
-                    Ok(update) => Event::Update(update),
-                    Err(error) => {
-                        tracing::error!(%error, "assignments that cannot be read");
-                        return End::Retry;
-                    }
-                },
-                Some(v1::manager_message::Of::Managers(m)) => {
-                    Event::Managers { managers: managers(m.managers), role: m.role, revoked: m.revoked }
+                Ok(Some(FromLeader::Assignments(update))) => Event::Update(update),
+                Ok(Some(FromLeader::Managers { managers, role, revoked })) => {
+                    Event::Managers { managers, role, revoked }
                 }
-                Some(v1::manager_message::Of::ReportsTaken(t)) => Event::Taken(t.sequence),
-                Some(v1::manager_message::Of::Refused(r)) => {
-                    let Ok(id) = r.id.parse() else { continue };
-                    Event::Refused { id, why: muster_proto::from_status(Status::new(r.code.into(), r.message)) }
+                Ok(Some(FromLeader::ReportsTaken { sequence })) => Event::Taken(sequence),
+                Ok(Some(FromLeader::Refused { id, why })) => Event::Refused { id, why },
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::error!(error = error.message(), "what the leader said cannot be read");
+                    return End::Retry;
                 }
-                None => continue,
             };
             if self.events.send(event).await.is_err() {
                 return End::Stop;
@@ -228,10 +226,6 @@ fn refused(addr: &str, status: &Status) -> End {
         tonic::Code::PermissionDenied => End::Removed,
         _ => End::Retry,
     }
-}
-
-pub fn managers(list: Vec<v1::ManagerAddress>) -> Vec<(NodeId, String)> {
-    list.into_iter().filter_map(|m| Some((m.node_id.parse().ok()?, m.address))).collect()
 }
 
 fn agent(of: v1::agent_message::Of) -> v1::AgentMessage {

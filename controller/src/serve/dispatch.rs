@@ -15,7 +15,7 @@ use muster_model::{
     cluster::{ClusterSpec, NodeDescription},
 };
 use muster_mtls::require_peer_node;
-use muster_proto::{to_status, v1};
+use muster_proto::{FromAgent, to_status, v1};
 use std::time::Duration;
 use tokio::{sync::mpsc, time::timeout};
 use tonic::{Request, Response, Status, Streaming};
@@ -65,14 +65,10 @@ impl v1::dispatch_server::Dispatch for DispatchService {
 
 async fn hello(up: &mut Streaming<v1::AgentMessage>) -> Result<NodeDescription, Status> {
     let first = timeout(HELLO, up.message()).await.map_err(|_| Status::deadline_exceeded("no hello in time"))??;
-    match first.and_then(|m| m.of) {
-        Some(v1::agent_message::Of::Hello(hello)) => described(&hello),
+    match first.map(FromAgent::read).transpose()?.flatten() {
+        Some(FromAgent::Hello(description)) => Ok(*description),
         _ => Err(Status::invalid_argument("the first message of a session is hello")),
     }
-}
-
-fn described(hello: &v1::Hello) -> Result<NodeDescription, Status> {
-    serde_json::from_slice(&hello.description).map_err(|e| Status::invalid_argument(format!("hello.description: {e}")))
 }
 
 /// A session while it is open. Dropping it, for whatever reason, tells the loop.
@@ -117,30 +113,14 @@ async fn next(open: Option<Open>) -> Option<(Result<v1::ManagerMessage, Status>,
 impl Open {
     async fn take(&self, message: v1::AgentMessage) -> Result<(), Status> {
         let (node, session) = (self.node, self.session);
-        let event = match message.of {
-            Some(v1::agent_message::Of::Hello(hello)) => {
-                SessionEvent::Described { node, session, description: Box::new(described(&hello)?) }
-            }
-            Some(v1::agent_message::Of::Heartbeat(_)) => SessionEvent::Heartbeat { node, session },
-            Some(v1::agent_message::Of::Reports(reports)) => {
-                let sequence = reports.sequence;
-                let reports = rmp_serde::from_slice(&reports.reports);
-                let reports = reports.map_err(|e| Status::invalid_argument(format!("reports: {e}")))?;
-                SessionEvent::Reports { node, session, sequence, reports }
-            }
-            Some(v1::agent_message::Of::NeedWhole(_)) => SessionEvent::NeedWhole { node, session },
-            Some(v1::agent_message::Of::Attach(attach)) => {
-                let requests = rmp_serde::from_slice(&attach.requests);
-                let requests = requests.map_err(|e| Status::invalid_argument(format!("attach.requests: {e}")))?;
-                SessionEvent::Attach { node, session, requests }
-            }
-            Some(v1::agent_message::Of::Detach(detach)) => {
-                let ids = detach.ids.iter().map(|id| id.parse()).collect::<Result<_, _>>();
-                let ids = ids.map_err(|e| Status::invalid_argument(format!("detach.ids: {e}")))?;
-                SessionEvent::Detach { node, ids }
-            }
-            // From a newer agent.
-            None => return Ok(()),
+        let Some(said) = FromAgent::read(message)? else { return Ok(()) };
+        let event = match said {
+            FromAgent::Hello(description) => SessionEvent::Described { node, session, description },
+            FromAgent::Heartbeat => SessionEvent::Heartbeat { node, session },
+            FromAgent::Reports { sequence, reports } => SessionEvent::Reports { node, session, sequence, reports },
+            FromAgent::NeedWhole => SessionEvent::NeedWhole { node, session },
+            FromAgent::Attach(requests) => SessionEvent::Attach { node, session, requests },
+            FromAgent::Detach(ids) => SessionEvent::Detach { node, ids },
         };
         self.controller.tell(Inbox::Session(event)).await.map_err(to_status)
     }
