@@ -1,16 +1,22 @@
 //! Virtual addresses of services and 127.0.0.11, by the socket and by the packet.
 
 use crate::{actor::Actor, lab::Lab};
-use muster_ebpf_net::{DnsPorts, Reason};
+use muster_ebpf_net::{Attach, DnsPorts, Reason};
 use muster_model::net::{Protocol, Scope};
 use std::time::{Duration, Instant};
 
 const NET: Scope = Scope::vni(100);
 const VIP: &str = "10.1.0.200";
+/// The programs are attached as musterd does by itself, all of them by tcx, and all by clsact.
+const WAYS: [Attach; 3] = [Attach::Auto, Attach::Tcx, Attach::Clsact];
 
 /// A client on host 0; backends b1 on host 0, b2 on host 1, both behind 10.1.0.200; 10.1.0.201 has none.
 fn service() -> (Lab, Actor, Actor) {
-    let mut lab = Lab::new(2);
+    service_over(Attach::Auto)
+}
+
+fn service_over(attach: Attach) -> (Lab, Actor, Actor) {
+    let mut lab = Lab::with(2, attach);
     lab.network(NET, "10.1.0.0/24");
     lab.container(0, "client", NET, "10.1.0.10");
     lab.container(0, "b1", NET, "10.1.0.11");
@@ -42,7 +48,13 @@ fn both_answer(actor: &mut Actor, command: &str, peer: &str) {
 
 #[test]
 fn a_vip_is_balanced_at_the_socket_over_backends_here_and_elsewhere() {
-    let (mut lab, _b1, _b2) = service();
+    for attach in WAYS {
+        balanced_at_the_socket(attach);
+    }
+}
+
+fn balanced_at_the_socket(attach: Attach) {
+    let (mut lab, _b1, _b2) = service_over(attach);
     let mut client = lab.inside(0, "client");
     both_answer(&mut client, &format!("tcp {VIP}:80 200000"), "10.1.0.200:80");
     both_answer(&mut client, &format!("udp {VIP}:53 100 loose"), "10.1.0.200:53");
@@ -58,7 +70,13 @@ fn a_vip_is_balanced_at_the_socket_over_backends_here_and_elsewhere() {
 
 #[test]
 fn a_vip_is_balanced_packet_by_packet_for_sockets_that_the_hooks_do_not_see() {
-    let (mut lab, _b1, _b2) = service();
+    for attach in WAYS {
+        balanced_packet_by_packet(attach);
+    }
+}
+
+fn balanced_packet_by_packet(attach: Attach) {
+    let (mut lab, _b1, _b2) = service_over(attach);
     let mut client = lab.unseen("client");
     both_answer(&mut client, &format!("tcp {VIP}:80 3000000"), "10.1.0.200:80");
     both_answer(&mut client, &format!("udp {VIP}:53 100 loose"), "10.1.0.200:53");
@@ -127,7 +145,13 @@ fn a_vip_of_another_network_is_not_answered() {
 
 #[test]
 fn names_are_asked_at_127_0_0_11_port_53_whatever_port_the_server_has() {
-    let mut lab = Lab::new(1);
+    for attach in WAYS {
+        asked_at_127_0_0_11(attach);
+    }
+}
+
+fn asked_at_127_0_0_11(attach: Attach) {
+    let mut lab = Lab::with(1, attach);
     lab.network(NET, "10.1.0.0/24");
     for (name, address) in [("one", "10.1.0.10"), ("two", "10.1.0.11")] {
         lab.container(0, name, NET, address);
