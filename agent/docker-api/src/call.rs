@@ -3,7 +3,7 @@
 use crate::{
     api::Api,
     fault::{Fault, Outcome},
-    hijack::{Hijack, HijackSlot},
+    hijack::{Hijack, HijackSlot, LINGER},
     query::Query,
     version::ApiVersion,
 };
@@ -12,7 +12,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
 use http_body::Body as _;
 use http_body_util::{BodyExt, BodyStream, Limited};
@@ -21,9 +21,13 @@ use muster_calls::Error;
 use muster_model::{engine::AuthConfig, spec::RegistryAuth};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use tokio::sync::Mutex;
 
 /// The largest JSON document that is read; the biggest real ones (services with configs) stay far below.
 const MAX_DOCUMENT_BYTES: usize = 16 << 20;
+
+/// How much of a refused body is still read, as by Go's HTTP server.
+const MAX_DRAINED_BYTES: usize = 256 << 10;
 
 pub(crate) struct Call {
     pub api: Arc<Api>,
@@ -103,15 +107,24 @@ impl Call {
 
     /// The body as it comes, for tars.
     pub fn into_bytes(self) -> muster_calls::Stream<Bytes> {
-        let frames = BodyStream::new(self.body);
-        frames
-            .filter_map(|frame| async move {
-                match frame {
-                    Ok(frame) => frame.into_data().ok().map(Ok),
-                    Err(e) => Some(Err(Error::invalid(format!("reading the request body: {e}")))),
-                }
-            })
-            .boxed()
+        self.into_bytes_and_rest().0
+    }
+
+    /// The same, and what its reader leaves of it.
+    pub fn into_bytes_and_rest(self) -> (muster_calls::Stream<Bytes>, Rest) {
+        let frames = Arc::new(Mutex::new(BodyStream::new(self.body)));
+        let rest = Rest(Arc::clone(&frames));
+        let bytes = stream::unfold(frames, |frames| async move {
+            let frame = frames.lock().await.next().await?;
+            Some((frame, frames))
+        });
+        let bytes = bytes.filter_map(|frame| async move {
+            match frame {
+                Ok(frame) => frame.into_data().ok().map(Ok),
+                Err(e) => Some(Err(Error::invalid(format!("reading the request body: {e}")))),
+            }
+        });
+        (bytes.boxed(), rest)
     }
 
     /// `X-Registry-Auth`: credentials, `None` when there are none or they cannot be read (a pull may go on without).
@@ -146,6 +159,26 @@ impl Call {
         taken.map_err(|_| Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the connection cannot be taken over"))?;
         // The connection's task drops this future when it takes the connection.
         std::future::pending().await
+    }
+}
+
+/// What is left of a body that was not read to its end.
+pub(crate) struct Rest(Arc<Mutex<BodyStream<Incoming>>>);
+
+impl Rest {
+    /// Reads on for a while: a client that is refused while it still sends would take the closed connection for the answer.
+    pub async fn drain(self) {
+        let read = async {
+            let (mut frames, mut bytes) = (self.0.lock().await, 0);
+            while let Some(Ok(frame)) = frames.next().await {
+                bytes += frame.data_ref().map_or(0, Bytes::len);
+                if bytes > MAX_DRAINED_BYTES {
+                    break;
+                }
+            }
+        };
+        // When the time is up the client has its answer all the same.
+        let _ = tokio::time::timeout(LINGER, read).await;
     }
 }
 

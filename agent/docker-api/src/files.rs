@@ -43,6 +43,10 @@ pub(crate) async fn put(call: Call) -> Outcome {
     let keep_kind = call.query.flag("noOverwriteDirNonDir");
     let copy_owner = call.query.flag("copyUIDGID");
     let (engine, name) = (std::sync::Arc::clone(&call.api.engine), call.name.clone());
-    engine.archive_put(&name, path, keep_kind, copy_owner, call.into_bytes()).await?;
+    let (tar, rest) = call.into_bytes_and_rest();
+    if let Err(e) = engine.archive_put(&name, path, keep_kind, copy_owner, tar).await {
+        rest.drain().await;
+        return Err(e.into());
+    }
     Ok(reply::empty(StatusCode::OK))
 }

@@ -146,7 +146,8 @@ fn put_piece(buffer: &mut BytesMut, framing: Framing, piece: Result<Output, Erro
     }
 }
 
-async fn swallow(from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+/// Reads until the client shuts its side.
+pub(crate) async fn swallow(from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     let mut buffer = [0; 4096];
     while from.read(&mut buffer).await? != 0 {}
     Ok(())

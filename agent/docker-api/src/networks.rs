@@ -7,7 +7,7 @@ use crate::{
     swarm::member_of,
 };
 use http::StatusCode;
-use muster_calls::{Cluster, Error, Kind, ListContainers};
+use muster_calls::{Cluster, Error, Kind, ListContainers, Patterns};
 use muster_model::{
     cluster::Network,
     engine::{
@@ -45,7 +45,7 @@ pub(crate) async fn list(call: Call) -> Outcome {
 /// What the engine does for its own networks. Whether anything is on a cluster network is not known here: it is never dangling.
 fn passes(filters: &Filters, network: &NetworkResource) -> bool {
     let kind = if network.ingress || network.name == "docker_gwbridge" { "builtin" } else { "custom" };
-    filters.matches_with("name", |part| network.name.contains(part.trim_start_matches('^').trim_end_matches('$')))
+    Patterns::of(filters, "name").take(&network.name)
         && filters.matches_prefix("id", &network.id)
         && filters.matches_exactly("driver", &network.driver)
         && filters.matches_exactly("scope", &network.scope)

@@ -4,6 +4,7 @@ use crate::{
     call::Call,
     fault::{Fault, Outcome},
     reply,
+    swarm::member_of,
 };
 use serde_json::json;
 
@@ -16,6 +17,25 @@ macro_rules! refused {
     )*};
 }
 
+/// The same for operations of a swarm: a host outside of any is told so first.
+macro_rules! refused_in_swarm {
+    ($($name:ident: $what:literal;)*) => {$(
+        pub(crate) async fn $name(call: Call) -> Outcome {
+            member_of(&call.api).await?;
+            Err(Fault::unsupported($what))
+        }
+    )*};
+}
+
+refused_in_swarm! {
+    unlock_key: "swarm unlock-key (auto-lock)";
+    unlock: "swarm unlock (auto-lock)";
+    secret_create: "secret create";
+    secret_update: "secret update";
+    config_create: "config create";
+    config_update: "config update";
+}
+
 refused! {
     build: "build";
     build_cancel: "cancelling a build";
@@ -23,13 +43,7 @@ refused! {
     grpc: "BuildKit over /grpc";
     session: "BuildKit sessions";
     volume_update: "volume update (cluster volumes)";
-    unlock_key: "swarm unlock-key (auto-lock)";
-    unlock: "swarm unlock (auto-lock)";
     plugin: "managing plugins";
-    secret_create: "secret create";
-    secret_update: "secret update";
-    config_create: "config create";
-    config_update: "config update";
 }
 
 /// There is no build cache as long as there is no build.

@@ -6,7 +6,7 @@
 use crate::{
     access::Access,
     api::Api,
-    hijack::{Hijack, HijackSlot},
+    hijack::{self, Hijack, HijackSlot, LINGER},
     reply::Reply,
 };
 use http::Request;
@@ -114,7 +114,11 @@ where
     let mut socket = parts.io.into_inner();
     match hijack {
         Some(hijack) => hijack.run(socket, parts.read_buf).await?,
-        None => ignore_gone(tokio::io::AsyncWriteExt::shutdown(&mut socket).await)?,
+        None => {
+            ignore_gone(tokio::io::AsyncWriteExt::shutdown(&mut socket).await)?;
+            // A client that is still sending would lose the answer to a reset: it is heard out for a while.
+            let _ = tokio::time::timeout(LINGER, hijack::swallow(&mut socket)).await;
+        }
     }
     Ok(())
 }

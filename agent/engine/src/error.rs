@@ -43,6 +43,9 @@ pub(crate) fn runtime(e: muster_runtime::Error) -> Error {
     Error::new(kind, e.to_string())
 }
 
+/// Docker's advice when a file was to be mounted on a folder or the other way round.
+const NOT_A_DIRECTORY: &str = ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type";
+
 /// The error of a start: clients read exit codes 126 and 127 out of these words, which are containerd's around runc's.
 pub(crate) fn start(e: muster_runtime::Error) -> (Error, i32) {
     use muster_runtime::Error as E;
@@ -51,8 +54,10 @@ pub(crate) fn start(e: muster_runtime::Error) -> (Error, i32) {
         E::Spec(_) | E::Unsupported { .. } => runtime(e),
         _ => {
             let kind = if code == 128 { Kind::Internal } else { Kind::Invalid };
+            let hint = if e.is_not_a_directory() { NOT_A_DIRECTORY } else { "" };
             let text = format!(
-                "failed to create task for container: failed to create shim task: OCI runtime create failed: {e}: unknown"
+                "failed to create task for container: failed to create shim task: OCI runtime create failed: {}: unknown{hint}",
+                e.said()
             );
             Error::new(kind, text)
         }

@@ -109,7 +109,7 @@ impl Shared {
         }
         Detector::new(Some(config.detach_keys.as_str()).filter(|k| !k.is_empty()))?;
         let id = names::new_id();
-        self.exec_event(&record, &id, &format!("exec_create: {}", config.cmd.join(" ")), &[]);
+        self.exec_event(&record, &id, &format!("exec_create: {}", words(&config)), &[]);
         let exec = Exec {
             id: id.clone(),
             container: record.id.clone(),
@@ -160,7 +160,8 @@ impl Shared {
             )
             .await;
         if let Err(e) = prepared {
-            *exec.progress() = Progress::Prepared;
+            // As in Docker such an exec is over: clients ask for its exit code.
+            self.exec_over(&exec, if e.message.contains("executable file not found") { 127 } else { 126 });
             return Err(e);
         }
         let process = ProcessRef::Exec { container: &record.id, exec: &exec.id };
@@ -172,11 +173,11 @@ impl Shared {
             Ok(attachment) => attachment,
             Err(e) => {
                 let _ = self.config.runtime.exec_delete(&record.id, &exec.id).await; // It goes with its container at the latest.
-                *exec.progress() = Progress::Prepared;
+                self.exec_over(&exec, 126);
                 return Err(error::runtime(e));
             }
         };
-        self.exec_event(&record, &exec.id, &format!("exec_start: {}", config.cmd.join(" ")), &[]);
+        self.exec_event(&record, &exec.id, &format!("exec_start: {}", words(config)), &[]);
         match self.config.runtime.exec_start(&record.id, &exec.id).await {
             Ok(pid) => {
                 *exec.progress() = Progress::Running { pid };
@@ -226,11 +227,17 @@ impl Shared {
         }
     }
 
+    /// Notes that an exec ended without having run.
+    fn exec_over(&self, exec: &Exec, code: i32) {
+        exec.finish(code);
+        kept::write(&self.execs_folder(&exec.container), exec);
+    }
+
     /// dockerd has answered the client already when the command turns out not to be there: the words come as output, the
     /// code by inspect.
     fn exec_failed(&self, exec: &Exec, e: muster_runtime::Error, detach: bool) -> Result<Attached> {
-        exec.finish(e.exit_code());
-        let text = format!("OCI runtime exec failed: {e}: unknown");
+        self.exec_over(exec, e.exec_exit_code());
+        let text = format!("OCI runtime exec failed: {}: unknown", e.said());
         if detach {
             return Err(Error::invalid(text));
         }
@@ -319,6 +326,12 @@ impl Shared {
 
 fn muster_runtime_spec(path: &std::path::Path) -> Result<oci_spec::runtime::Spec> {
     oci_spec::runtime::Spec::load(path).map_err(|e| Error::internal(format!("{}: {e}", path.display())))
+}
+
+/// The command in an event, with Docker's space behind a program without arguments.
+fn words(config: &ExecConfig) -> String {
+    let (program, arguments) = config.cmd.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    format!("{program} {}", arguments.join(" "))
 }
 
 fn input(config: &ExecConfig) -> ExecInput {

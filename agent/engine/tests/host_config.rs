@@ -260,14 +260,14 @@ async fn what_this_host_cannot_do_is_refused_by_name_or_said_in_a_warning() {
         (|h| h.resources.cpuset_cpus = "0-4000".into(), "0-4000"),
         (|h| h.resources.cpuset_mems = "900".into(), "900"),
         (|h| h.resources.kernel_memory = 1 << 20, "KernelMemory"),
-        (|h| drop(h.storage_opt.insert("size".into(), "1G".into())), "StorageOpt"),
+        (|h| drop(h.storage_opt.insert("size".into(), "1G".into())), "pquota"),
         (|h| h.userns_mode = "keep-id".into(), "userns mode"),
-        (|h| h.isolation = "hyperv".into(), "Isolation"),
+        (|h| h.isolation = "hyperv".into(), "isolation"),
         (|h| h.runtime = "gvisor".into(), "gvisor"),
         (|h| h.cap_add = vec!["FLY".into()], "FLY"),
         (|h| h.resources.ulimits = vec![Ulimit { name: "sky".into(), soft: 1, hard: 1 }], "sky"),
         (|h| drop(h.tmpfs.insert("/t".into(), "bogus=1".into())), "bogus=1"),
-        (|h| h.resources.device_requests = vec![Default::default()], "DeviceRequests"),
+        (|h| h.resources.device_requests = vec![Default::default()], "could not select device driver"),
         (|h| h.resources.cgroup_parent = "/a/../b".into(), "cgroup-parent"),
     ];
     for (change, named) in cases {

@@ -59,10 +59,10 @@ impl Store {
 }
 
 /// What the layers below have under one name.
-struct Below {
-    exists: bool,
+pub(crate) struct Below {
+    pub(crate) exists: bool,
     /// The folders of that name that are seen through each other, highest first.
-    folders: Vec<OwnedFd>,
+    pub(crate) folders: Vec<OwnedFd>,
 }
 
 /// Compares one folder and all below it; ENAMETOOLONG where that is too deep.
@@ -102,7 +102,7 @@ fn walk(
     Ok(())
 }
 
-fn below(lowers: &[OwnedFd], name: &[u8]) -> Result<Below, Errno> {
+pub(crate) fn below(lowers: &[OwnedFd], name: &[u8]) -> Result<Below, Errno> {
     let mut below = Below { exists: false, folders: Vec::new() };
     for lower in lowers {
         let Some(stat) = resolve::lstat(lower.as_fd(), name)? else { continue };

@@ -30,6 +30,7 @@ mod image;
 mod index;
 mod layer;
 mod load;
+mod marks;
 mod mount;
 mod platform;
 mod progress;

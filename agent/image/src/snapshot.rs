@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable::{self, name_of};
 use crate::error::{At, blocking};
+use crate::marks::{self, Marks};
 use crate::store::Layout;
 use crate::{Digest, Error, Image, Result, Store, mount};
 
@@ -47,6 +48,9 @@ pub(crate) struct SnapshotRecord {
     pub(crate) image: Digest,
     /// Chain ids, lowest first.
     pub(crate) layers: Vec<Digest>,
+    /// What lies above the layers; nothing in snapshots of earlier builds, and where only an image's files are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) marks: Option<Marks>,
 }
 
 impl Store {
@@ -56,12 +60,28 @@ impl Store {
     /// [`Error::SnapshotExists`] when the container has one of another image; [`Error::InvalidSnapshotId`];
     /// [`Error::Io`].
     pub async fn prepare(&self, image: &Image, container_id: &str) -> Result<RootFs> {
+        self.prepare_with(image, container_id, false).await
+    }
+
+    /// As [`Store::prepare`], for a container's root: with `/.dockerenv` and `/etc/mtab`, which Docker gives each container.
+    /// They are no change of the container's.
+    ///
+    /// # Errors
+    /// As [`Store::prepare`].
+    pub async fn prepare_root(&self, image: &Image, container_id: &str) -> Result<RootFs> {
+        self.prepare_with(image, container_id, true).await
+    }
+
+    async fn prepare_with(&self, image: &Image, container_id: &str, marked: bool) -> Result<RootFs> {
         check_id(container_id)?;
-        let record = SnapshotRecord { image: image.id, layers: image.chain_ids() };
+        let mut record = SnapshotRecord { image: image.id, layers: image.chain_ids(), marks: None };
         let lease = self.inner.index.lease(record.layers.clone()).await?;
         let (inner, id) = (self.inner.clone(), container_id.to_owned());
         blocking(move || {
             let _lease = lease;
+            if marked {
+                record.marks = Some(marks::fitting(&inner.layout, &record.layers)?);
+            }
             let target = inner.layout.snapshots.join(&id);
             if target.exists() {
                 let known = read_record(&target)?;
@@ -190,6 +210,9 @@ pub(crate) fn root_fs(layout: &Layout, id: &str, record: &SnapshotRecord) -> Roo
     let mut lowerdirs: Vec<PathBuf> = record.layers.iter().rev().map(|layer| layout.layer_diff(layer)).collect();
     if lowerdirs.is_empty() {
         lowerdirs.push(layout.empty.clone());
+    }
+    if let Some(marks) = record.marks {
+        lowerdirs.insert(0, layout.marks.join(marks.folder()));
     }
     let at = |name| layout.snapshots.join(id).join(name);
     RootFs { id: id.to_owned(), lowerdirs, upper: at("upper"), work: at("work"), merged: at("merged") }

@@ -12,6 +12,7 @@ use crate::durable::{self, UNFINISHED, name_of};
 use crate::error::At;
 use crate::flight::Flights;
 use crate::index::Index;
+use crate::marks;
 use crate::registry::Registries;
 use crate::trash::Trash;
 use crate::{Digest, Error, Reference, RegistryConfig, Result};
@@ -89,6 +90,8 @@ pub(crate) struct Layout {
     pub(crate) snapshots: PathBuf,
     /// The lower folder of images without layers.
     pub(crate) empty: PathBuf,
+    /// `{plain,mtab}`: lower folders with what every container finds in its root ([`crate::marks`]).
+    pub(crate) marks: PathBuf,
 }
 
 /// What `layer.json` says.
@@ -111,6 +114,7 @@ impl Layout {
             refs: root.join("refs"),
             snapshots: root.join("snapshots"),
             empty: root.join("empty"),
+            marks: root.join("marks"),
         }
     }
 
@@ -126,6 +130,7 @@ impl Layout {
             &self.empty,
         ];
         all.iter().try_for_each(|dir| fs::create_dir_all(dir).at("create", dir))?;
+        marks::create(&self.marks)?;
         durable::sync_dir(&self.root)
     }
 

@@ -60,13 +60,32 @@ pub enum Error {
 
 impl Error {
     /// The exit code that Docker records for a container or exec whose start failed with this error: 127 when the command
-    /// was not found, 126 when it could not be executed, 128 for every other failure of the runtime.
+    /// was not found or a file met a folder, 126 when it could not be executed, 128 for every other failure of the runtime.
     pub fn exit_code(&self) -> i32 {
         match self {
             Error::CommandNotFound { .. } => 127,
             Error::CommandNotExecutable { .. } => 126,
+            _ if self.is_not_a_directory() => 127,
             _ => 128,
         }
+    }
+
+    /// The same for an exec: 126 where nothing better is known.
+    pub fn exec_exit_code(&self) -> i32 {
+        if matches!(self, Error::CommandNotFound { .. }) { 127 } else { 126 }
+    }
+
+    /// What the runtime itself said, without our own words around it.
+    pub fn said(&self) -> String {
+        match self {
+            Error::Runtime { message, .. } => message.clone(),
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether a file met a folder, as when one is mounted on the other.
+    pub fn is_not_a_directory(&self) -> bool {
+        matches!(self, Error::Runtime { message, .. } if message.contains("not a directory"))
     }
 
     /// Wraps an I/O error with what was being done to which path.

@@ -104,6 +104,14 @@ impl Gone {
     }
 }
 
+/// A 404 of a create has clients pull the image: it is kept for the image, and what else is missing is a wrong request.
+pub(super) fn missing_is_the_image(e: Error) -> Error {
+    match e.kind {
+        Kind::NotFound if !e.message.starts_with("No such image") => Error::invalid(e.message),
+        _ => e,
+    }
+}
+
 async fn tell(whole: &WholeEngine, claim: u64, container: Option<String>) {
     if let Err(error) = whole.cluster().settle(claim, container).await {
         tracing::debug!(%error, "the leader was not told what became of a claim: it runs out by itself");

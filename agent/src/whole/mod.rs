@@ -243,7 +243,7 @@ routed! { {
         }
 
         async fn container_create(&self, name: Option<String>, platform: String, body: ContainerCreateBody) -> Result<ContainerCreated> {
-            self.create(name, platform, body).await
+            self.create(name, platform, body).await.map_err(create::missing_is_the_image)
         }
 
         async fn container_list(&self, options: ListContainers) -> Result<Listed<ContainerSummary>> {

@@ -12,12 +12,14 @@ mod cluster;
 mod engine;
 mod error;
 mod options;
+mod patterns;
 mod place;
 
 pub use cluster::*;
 pub use engine::*;
 pub use error::{Error, Kind, Result};
 pub use options::*;
+pub use patterns::Patterns;
 pub use place::*;
 
 /// An owned stream of results, sendable between tasks.

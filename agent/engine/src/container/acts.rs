@@ -229,9 +229,9 @@ impl Actor {
             return Err(Error::invalid("Renaming a container with the same name as its current name"));
         }
         if !names::is_valid(&name) {
-            return Err(super::create::bad_name(&name));
+            return Err(no_new_name(super::create::bad_name(&name)));
         }
-        self.shared.containers.reserve(&name, &self.record.id)?;
+        self.shared.containers.reserve(&name, &self.record.id).map_err(no_new_name)?;
         let old = std::mem::replace(&mut self.record.name, name.clone());
         if let Err(e) = self.persist(Durability::Power).await {
             self.record.name = old;
@@ -261,4 +261,9 @@ impl Actor {
         self.shared.container_event(&self.record, "update", &[]);
         Ok(warnings)
     }
+}
+
+/// Docker's words around why a container cannot be called so.
+fn no_new_name(e: Error) -> Error {
+    Error::new(e.kind, format!("Error when allocating new name: {}", e.message))
 }

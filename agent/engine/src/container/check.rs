@@ -73,6 +73,33 @@ fn health(check: &HealthConfig) -> Result<()> {
     }
 }
 
+/// What a client's own configuration cannot ask for at once (moby, `runconfig.validateNetMode`); what the image brings does
+/// not count.
+///
+/// # Errors
+/// `Invalid`, in Docker's words.
+pub(super) fn conflicts(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
+    let shares = joined::target(&host.network_mode).is_some();
+    let publishes = !host.port_bindings.is_empty() || host.publish_all_ports;
+    let conflicts = [
+        (host.uts_mode == "host" && !config.hostname.is_empty(), "hostname and the UTS mode"),
+        (shares && !config.hostname.is_empty(), "hostname and the network mode"),
+        (
+            shares && !host.links.is_empty(),
+            "container type network can't be used with links. This would result in undefined behavior",
+        ),
+        (shares && !host.dns.is_empty(), "dns and the network mode"),
+        (shares && !host.extra_hosts.is_empty(), "custom host-to-IP mapping and the network mode"),
+        (shares && !config.mac_address.is_empty(), "mac-address and the network mode"),
+        (shares && publishes, "port publishing and the container type network mode"),
+        (shares && config.exposed_ports.iter().next().is_some(), "port exposing and the container type network mode"),
+    ];
+    match conflicts.into_iter().find(|(so, _)| *so) {
+        Some((_, what)) => Err(Error::invalid(format!("conflicting options: {what}"))),
+        None => Ok(()),
+    }
+}
+
 /// Checks a host configuration and fills in its defaults.
 ///
 /// # Errors
@@ -81,7 +108,10 @@ pub(super) fn host(shared: &Shared, host: &mut HostConfig) -> Result<Vec<String>
     refused(host)?;
     resources(host)?;
     let vetted = muster_runtime::spec::vet(&spec::draft(host), &shared.spec_host);
-    let warnings = vetted.map_err(|e| Error::invalid(e.to_string()))?;
+    let mut warnings = vetted.map_err(|e| Error::invalid(e.to_string()))?;
+    if host.network_mode == "host" && !host.port_bindings.is_empty() {
+        warnings.push("Published ports are discarded when using host network mode".to_owned());
+    }
     discard(shared, &mut host.resources);
     modes(shared, host)?;
     links::check(shared, host)?;
@@ -173,10 +203,7 @@ fn discard(shared: &Shared, r: &mut Resources) {
 fn refused(host: &HostConfig) -> Result<()> {
     let r = &host.resources;
     let fields = [
-        (!host.storage_opt.is_empty(), "StorageOpt (--storage-opt): sizes of root file systems need project quotas"),
-        (!matches!(host.isolation.as_str(), "" | "default"), "Isolation (--isolation)"),
         (!host.cgroup.is_empty(), "Cgroup"),
-        (!r.device_requests.is_empty(), "DeviceRequests (--gpus)"),
         (r.kernel_memory != 0, "KernelMemory"),
         (r.kernel_memory_tcp != 0, "KernelMemoryTCP"),
         (r.cpu_count != 0, "CpuCount"),
@@ -184,6 +211,24 @@ fn refused(host: &HostConfig) -> Result<()> {
         (r.io_maximum_iops != 0, "IOMaximumIOps"),
         (r.io_maximum_bandwidth != 0, "IOMaximumBandwidth"),
     ];
+    if let Some(request) = r.device_requests.first() {
+        return Err(Error::invalid(format!(
+            "could not select device driver {:?} with capabilities: {}",
+            request.driver,
+            sets(&request.capabilities)
+        )));
+    }
+    if !matches!(host.isolation.as_str(), "" | "default") {
+        let text = format!("invalid isolation {:?}: linux only supports 'default'", host.isolation);
+        return Err(Error::invalid(text));
+    }
+    if let Some(key) = host.storage_opt.keys().find(|key| *key != "size") {
+        return Err(Error::invalid(format!("Unknown option {key}")));
+    }
+    if !host.storage_opt.is_empty() {
+        let text = "--storage-opt is supported only for overlay over xfs with 'pquota' mount option";
+        return Err(Error::new(muster_calls::Kind::Unimplemented, text));
+    }
     if let Some((_, field)) = fields.into_iter().find(|(set, _)| *set) {
         return Err(Error::unimplemented(field));
     }
@@ -195,6 +240,12 @@ fn refused(host: &HostConfig) -> Result<()> {
         "" | "runc" | "io.containerd.runc.v2" => Ok(()),
         other => Err(Error::invalid(format!("unknown or invalid runtime name: {other}"))),
     }
+}
+
+/// A list of lists as Go prints it, which is how Docker does.
+fn sets(lists: &[Vec<String>]) -> String {
+    let one = |words: &Vec<String>| format!("[{}]", words.join(" "));
+    format!("[{}]", lists.iter().map(one).collect::<Vec<_>>().join(" "))
 }
 
 /// Checks limits and fills in what follows from them.
@@ -228,7 +279,8 @@ pub(super) fn resources(host: &mut HostConfig) -> Result<()> {
         return bad("Invalid value for memory swappiness, valid memory swappiness range is 0-100");
     }
     if r.nano_cpus != 0 && (r.cpu_period != 0 || r.cpu_quota != 0) {
-        return bad("Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set");
+        let other = if r.cpu_period != 0 { "Period" } else { "Quota" };
+        return Err(Error::invalid(format!("Conflicting options: Nano CPUs and CPU {other} cannot both be set")));
     }
     cpus(r.nano_cpus)?;
     if r.cpu_shares < 0 {
@@ -298,10 +350,6 @@ fn modes(shared: &Shared, host: &mut HostConfig) -> Result<()> {
         host.cgroupns_mode =
             if shared.spec_host.cgroups.is_v2() && !host.privileged { "private" } else { "host" }.to_owned();
     }
-    let publishes = !host.port_bindings.is_empty() || host.publish_all_ports;
-    if publishes && joined::target(&host.network_mode).is_some() {
-        return Err(Error::invalid("conflicting options: port publishing and the container type network mode"));
-    }
     Ok(())
 }
 
@@ -337,7 +385,7 @@ mod tests {
     #[test]
     fn unsupported_fields_are_refused_by_name() {
         let host = HostConfig { isolation: "hyperv".into(), ..HostConfig::default() };
-        assert!(refused(&host).expect_err("isolation").message.contains("Isolation"));
+        assert!(refused(&host).expect_err("isolation").message.contains("hyperv"));
         let host = HostConfig { runtime: "kata".into(), ..HostConfig::default() };
         assert!(refused(&host).expect_err("runtime").message.contains("kata"));
     }

@@ -8,7 +8,7 @@ use crate::{
     record::{ClusterPlace, Durability, Mounted, Phase, Place, Record},
     volume::image_root,
 };
-use muster_calls::{Error, Result};
+use muster_calls::{Error, Kind, Result};
 use muster_model::{
     engine::{ContainerConfig, ContainerCreateBody, ContainerCreated, EndpointSettings, HealthConfig, HostConfig},
     net::{Mac, Scope, Subnet},
@@ -107,6 +107,21 @@ impl Shared {
             return Err(Error::invalid("no image specified: config.Image cannot be empty"));
         }
         let image = self.config.images.resolve(&body.config.image).map_err(|e| no_such_image(&body.config.image, e))?;
+        self.create_from(name, body, places, image).await.map_err(|e| match e.kind {
+            // Only for a missing image: clients pull the image when they hear it.
+            Kind::NotFound => Error::invalid(e.message),
+            _ => e,
+        })
+    }
+
+    async fn create_from(
+        self: &Arc<Self>,
+        name: Option<String>,
+        body: ContainerCreateBody,
+        places: Option<Vec<Place>>,
+        image: muster_image::Image,
+    ) -> Result<ContainerCreated> {
+        check::conflicts(&body.config, &body.host_config)?;
         let (mut host, networking) = (body.host_config, body.networking_config);
         let mut config = merge(body.config, image_config(&image)?);
         check::config(&config)?;
@@ -192,7 +207,7 @@ impl Shared {
     async fn prepare_images(&self, record: &Record) -> Result<()> {
         for (index, mount) in record.mounts.iter().enumerate().filter(|(_, m)| m.kind == "image") {
             let image = self.config.images.resolve(&mount.image_id).map_err(|e| no_such_image(&mount.image, e))?;
-            self.roots.prepare(&image, &image_root(&record.id, index)).await?;
+            self.roots.prepare_image(&image, &image_root(&record.id, index)).await?;
         }
         Ok(())
     }
@@ -218,12 +233,17 @@ impl Shared {
         for text in &host.volumes_from {
             let (name, mode) = text.split_once(':').unwrap_or((text, "rw"));
             if !matches!(mode, "rw" | "ro" | "z" | "Z") {
-                return Err(Error::invalid(format!("invalid volumes-from mode: {mode}")));
+                return Err(Error::invalid(format!("invalid mode: {mode}")));
             }
             let other = self.find(name)?.record();
             let shared = other.mounts.iter().filter(|m| matches!(m.kind.as_str(), "bind" | "volume")).cloned();
             // They belong to the other container: `rm -v` of this one leaves them.
-            all.extend(shared.map(|m| Mounted { read_only: m.read_only || mode == "ro", anonymous: false, ..m }));
+            all.extend(shared.map(|m| Mounted {
+                read_only: m.read_only || mode == "ro",
+                anonymous: false,
+                mode: String::new(),
+                ..m
+            }));
         }
         Ok(all)
     }

@@ -55,7 +55,7 @@ pub(super) fn namespace(of: &Record, kind: &str) -> NamespaceMode {
 /// Replaces the name in `container:NAME` by the full id, so that a rename changes nothing.
 pub(super) fn by_id(mode: &str, find: impl Fn(&str) -> Result<Arc<Handle>>) -> Result<String> {
     match target(mode) {
-        Some("") => Err(Error::invalid(format!("invalid mode {mode:?}: expected container:NAME"))),
+        Some("") => Err(Error::invalid("invalid container format container:<name|id>")),
         Some(name) => Ok(format!("container:{}", find(name)?.id)),
         None => Ok(mode.to_owned()),
     }

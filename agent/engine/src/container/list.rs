@@ -7,12 +7,11 @@ use crate::{
     net::parse_port,
     record::{Record, State},
 };
-use muster_calls::{Error, ListContainers, Result};
+use muster_calls::{Error, ListContainers, Patterns, Result};
 use muster_model::{
     engine::{ContainerSummary, Filters, Port, SummaryHostConfig, SummaryNetworkSettings},
     net::Protocol,
 };
-use regex::Regex;
 use std::{collections::BTreeSet, sync::Arc};
 
 const KEYS: &[&str] = &[
@@ -40,7 +39,7 @@ const TASK_LABEL: &str = "com.docker.swarm.task.id";
 /// A filter ready to be asked.
 struct Selection<'a> {
     filters: &'a Filters,
-    names: Vec<Regex>,
+    names: Patterns,
     /// Ids of the images that `ancestor` names.
     images: Option<BTreeSet<String>>,
     exited: Vec<i32>,
@@ -66,11 +65,10 @@ impl<'a> Selection<'a> {
                 return Err(bad(key, value));
             }
         }
-        let name = |text| Regex::new(text).map_err(|_| bad("name", text));
         let code = |text: &str| text.parse::<i32>().map_err(|_| bad("exited", text));
         Ok(Self {
             filters,
-            names: filters.values("name").map(name).collect::<Result<_>>()?,
+            names: Patterns::of(filters, "name"),
             images: filters.contains("ancestor").then(|| ancestors(shared, filters)),
             exited: filters.values("exited").map(code).collect::<Result<_>>()?,
             networks: filters.values("network").flat_map(|n| network_words(shared, n)).collect(),
@@ -82,8 +80,7 @@ impl<'a> Selection<'a> {
 
     fn takes(&self, view: &View) -> bool {
         let (record, f) = (&*view.record, self.filters);
-        let name = |r: &Regex| r.is_match(&record.name) || r.is_match(&format!("/{}", record.name));
-        (self.names.is_empty() || self.names.iter().any(name))
+        (self.names.take(&record.name) || self.names.take(&format!("/{}", record.name)))
             && f.matches_prefix("id", &record.id)
             && f.matches_labels("label", &record.config.labels)
             && f.matches_exactly("status", record.state.word())
@@ -166,7 +163,8 @@ impl Shared {
         if options.size {
             for (summary, view) in all.iter_mut().zip(&views) {
                 let (rw, root) = self.sizes(&view.record).await?;
-                (summary.size_rw, summary.size_root_fs) = (Some(rw), Some(root));
+                // Docker leaves out a size of 0 here.
+                (summary.size_rw, summary.size_root_fs) = (Some(rw).filter(|bytes| *bytes != 0), Some(root));
             }
         }
         Ok(all)
@@ -175,14 +173,12 @@ impl Shared {
     /// One line of a list.
     pub(crate) fn summary(&self, view: &View, now: muster_model::Timestamp) -> ContainerSummary {
         let record = &*view.record;
-        let words: Vec<&str> =
-            std::iter::once(record.path.as_str()).chain(record.args.iter().map(String::as_str)).collect();
         ContainerSummary {
             id: record.id.clone(),
             names: vec![format!("/{}", record.name)],
             image: self.image_name(record),
             image_id: record.image_id.clone(),
-            command: words.join(" "),
+            command: command_line(record),
             created: record.created.as_secs(),
             ports: ports(record),
             size_rw: None,
@@ -222,6 +218,12 @@ fn cut(handles: &mut Vec<Arc<Handle>>, shared: &Shared, filters: &Filters) -> Re
         }
     }
     Ok(())
+}
+
+/// The command in one line; arguments with spaces are quoted (moby: `container/view.go`).
+fn command_line(record: &Record) -> String {
+    let quoted = |arg: &String| if arg.contains(' ') { format!("'{arg}'") } else { arg.clone() };
+    std::iter::once(record.path.clone()).chain(record.args.iter().map(quoted)).collect::<Vec<_>>().join(" ")
 }
 
 /// Published ports, then those that are only exposed; none of a container that does not run.

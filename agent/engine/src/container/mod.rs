@@ -38,7 +38,7 @@ pub(crate) use create::{cluster_place, image_config, no_such_image};
 pub(crate) use handle::{Containers, Handle, View};
 pub(crate) use links::named as named_links;
 pub(crate) use logs::is_live;
-pub use prune::{labels_pass, until};
+pub use prune::{go_duration, labels_pass, until};
 pub(crate) use restart::{Backoff, at_daemon_start};
 pub(crate) use shm::sweep as sweep_shm;
 pub(crate) use up::{bring_down, forget_places};

@@ -29,8 +29,9 @@ pub(super) fn resolve(host: &HostConfig, image_volumes: &Keys, from: Vec<Mounted
     }
     own.into_iter().for_each(|mount| replace(&mut all, mount));
     for path in image_volumes.iter() {
-        let destination = clean(path)
-            .ok_or_else(|| Error::invalid(format!("invalid volume path {path:?}: expected an absolute path")))?;
+        // Docker takes a relative path as one below the root.
+        let destination = clean(&format!("/{path}"))
+            .ok_or_else(|| Error::invalid(format!("invalid volume path {path:?}: the root cannot be a volume")))?;
         if !all.iter().any(|m| m.destination == destination) {
             all.push(Mounted { volume_driver: host.volume_driver.clone(), ..anonymous(destination) });
         }
@@ -71,16 +72,17 @@ fn short_form(text: &str, driver: &str) -> Result<Mounted> {
         }
         _ => return Err(bad()),
     };
-    if !target.starts_with('/') {
-        return Err(Error::invalid(format!(
-            "invalid volume specification: '{text}': invalid mount config for type \"volume\": invalid mount path: '{target}' mount path must be absolute"
-        )));
-    }
-    let destination = clean(target).ok_or_else(|| {
+    let kind = if source.starts_with('/') { "bind" } else { "volume" };
+    let bad_target = |why: String| {
         Error::invalid(format!(
-            "invalid volume specification: '{text}': invalid specification: destination can't be '/'"
+            "invalid volume specification: '{text}': invalid mount config for type \"{kind}\": {why}"
         ))
-    })?;
+    };
+    if !target.starts_with('/') {
+        return Err(bad_target(format!("invalid mount path: '{target}' mount path must be absolute")));
+    }
+    let destination =
+        clean(target).ok_or_else(|| bad_target("invalid specification: destination can't be '/'".into()))?;
     let mut mount = match source {
         "" => Mounted { volume_driver: driver.to_owned(), ..anonymous(destination) },
         path if path.starts_with('/') => Mounted {
@@ -100,14 +102,29 @@ fn short_form(text: &str, driver: &str) -> Result<Mounted> {
             ..Mounted::default()
         },
     };
+    let mut seen: Vec<&str> = Vec::new();
     for option in options.split(',').filter(|o| !o.is_empty()) {
-        apply(&mut mount, option)
-            .ok_or_else(|| Error::invalid(format!("invalid volume specification: '{text}': invalid mode: {option}")))?;
+        let class = class_of(option);
+        if seen.contains(&class) || apply(&mut mount, option).is_none() {
+            return Err(Error::invalid(format!("invalid mode: {options}")));
+        }
+        seen.push(class);
     }
     if !options.is_empty() {
         mount.mode = options.to_owned();
     }
     Ok(mount)
+}
+
+/// Of each class one option can be given.
+fn class_of(option: &str) -> &str {
+    match option {
+        "ro" | "readonly" | "rw" => "access",
+        "z" | "Z" => "label",
+        "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => "propagation",
+        "consistent" | "cached" | "delegated" => "consistency",
+        other => other,
+    }
 }
 
 fn apply(mount: &mut Mounted, option: &str) -> Option<()> {
@@ -162,7 +179,7 @@ fn long_form(mount: &Mount) -> Result<Mounted> {
         "image" => image_form(mount, base, bad),
         "tmpfs" if !mount.source.is_empty() => Err(bad("field Source must not be specified".into())),
         "tmpfs" => Ok(tmpfs_of(mount, base)),
-        "npipe" | "cluster" => Err(Error::unimplemented(format!("a mount of type {kind}"))),
+        "cluster" => Err(Error::unimplemented(format!("a mount of type {kind}"))),
         other => {
             Err(Error::invalid(format!("invalid mount config for type \"{other}\": mount type unknown: \"{other}\"")))
         }
@@ -260,7 +277,7 @@ fn tmpfs_of(mount: &Mount, mut base: Mounted) -> Mounted {
 
 fn tmpfs_form(path: &str, options: &str) -> Result<Mounted> {
     let destination = clean(path)
-        .ok_or_else(|| Error::invalid(format!("invalid tmpfs path {path:?}: mount path must be absolute")))?;
+        .ok_or_else(|| Error::invalid(format!("invalid mount path: '{path}' mount path must be absolute")))?;
     Ok(Mounted { kind: "tmpfs".into(), destination, tmpfs_options: options.to_owned(), ..Mounted::default() })
 }
 

@@ -35,7 +35,7 @@ pub fn until(filters: &Filters) -> Result<Option<Timestamp>> {
 }
 
 /// A duration as Go reads it: `1h30m`, `1.5s`, `10ms`.
-fn go_duration(text: &str) -> Option<Duration> {
+pub fn go_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = 0.0;
     while !rest.is_empty() {

@@ -42,7 +42,8 @@ impl Shared {
         let view = self.view(id).await?;
         self.container_event(view.record(), "archive-path", &[]);
         let (view, stat, path) = error::blocking(move || stat(&view, &path).map(|s| (view, s, path))).await?;
-        Ok((stat, pack(view, path, PackOptions::default())))
+        let name = names_its_content(&path).then(|| ".".to_owned());
+        Ok((stat, pack(view, path, PackOptions { name, ..PackOptions::default() })))
     }
 
     pub(crate) async fn archive_put(
@@ -86,6 +87,11 @@ impl Shared {
         let options = PackOptions { name: Some(String::new()), ..PackOptions::default() };
         Ok(pack(View::plain(root, record, lease), "/".to_owned(), options))
     }
+}
+
+/// Whether a path means what is in a folder: `FOLDER/.`. Clients then find `./` at the head of all names.
+fn names_its_content(path: &str) -> bool {
+    path == "." || path.ends_with("/.")
 }
 
 /// `uid[:gid]` of a container's user, for `docker cp -a`; a name is looked up in the container's own files.
@@ -151,7 +157,7 @@ fn stat(view: &View, path: &str) -> Result<PathStat> {
     let stat = archive::stat(view.root().as_fd(), Path::new(path))
         .map_err(|e| archive_error(&e, path, &view.record().name))?;
     Ok(PathStat {
-        name: stat.name,
+        name: if names_its_content(path) { ".".to_owned() } else { stat.name },
         size: stat.size,
         mode: stat.mode,
         mtime: Timestamp(i64::try_from(stat.mtime.unix_timestamp_nanos()).unwrap_or(0)),

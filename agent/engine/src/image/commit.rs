@@ -1,6 +1,6 @@
 //! `docker commit`, and the Dockerfile instructions that it and `docker import` take.
 
-use super::document::reference;
+use super::{document::reference, health};
 use crate::{
     container::{Command, Handle},
     engine::Shared,
@@ -134,14 +134,21 @@ pub(super) fn apply(mut config: ContainerConfig, changes: &[String]) -> Result<C
                 rest.clone_into(&mut config.stop_signal);
             }
             "ONBUILD" if !rest.is_empty() => config.on_build.push(rest.to_owned()),
-            other => return Err(Error::invalid(format!("{other} is not a valid change command"))),
+            "HEALTHCHECK" => {
+                config.healthcheck =
+                    Some(health::check(rest).map_err(|why| Error::invalid(format!("invalid change {line:?}: {why}")))?)
+            }
+            other => {
+                let word = other.to_lowercase();
+                return Err(Error::invalid(format!("{word} is not a valid change command")));
+            }
         }
     }
     Ok(config)
 }
 
 /// The JSON form `["a","b"]`.
-fn list(text: &str) -> Option<Vec<String>> {
+pub(super) fn list(text: &str) -> Option<Vec<String>> {
     text.starts_with('[').then(|| serde_json::from_str(text).ok())?
 }
 

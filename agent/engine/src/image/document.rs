@@ -157,6 +157,10 @@ impl Shared {
 pub(super) fn reference(repo: &str, tag: &str) -> Result<muster_image::Reference> {
     let invalid = |e: muster_image::InvalidReference| muster_calls::Error::invalid(e.to_string());
     let named = muster_image::Reference::parse(repo).map_err(invalid)?;
+    if named.repository().ends_with("/library/sha256") {
+        let text = "refusing to create an ambiguous tag using digest algorithm as name";
+        return Err(muster_calls::Error::invalid(text));
+    }
     if tag.is_empty() { Ok(named) } else { named.with_tag(tag).map_err(invalid) }
 }
 

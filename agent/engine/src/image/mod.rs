@@ -3,6 +3,7 @@
 mod archive;
 mod commit;
 mod document;
+mod health;
 mod list;
 mod remote;
 mod remove;

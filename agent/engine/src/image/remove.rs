@@ -39,7 +39,9 @@ impl Shared {
         for removed in removed {
             match removed {
                 Removed::Untagged(name) => self.image_event("untag", id, name),
-                Removed::Deleted(digest) => self.image_event("delete", &digest.to_string(), ""),
+                // Layers that go with an image are no news of their own.
+                Removed::Deleted(digest) if digest.to_string() == id => self.image_event("delete", id, id),
+                Removed::Deleted(_) => {}
             }
         }
     }

@@ -17,6 +17,11 @@ impl Roots {
 
     /// Makes the root of a new container.
     pub async fn prepare(&self, image: &Image, id: &str) -> Result<()> {
+        self.store.prepare_root(image, id).await.map(drop).map_err(error::image)
+    }
+
+    /// Makes a writable layer over an image that a container mounts: its files and no others.
+    pub async fn prepare_image(&self, image: &Image, id: &str) -> Result<()> {
         self.store.prepare(image, id).await.map(drop).map_err(error::image)
     }
 

@@ -193,9 +193,20 @@ impl Shared {
         tag: Option<String>,
         auth: Option<AuthConfig>,
     ) -> Result<Stream<ProgressLine>> {
-        let targets = self.push_targets(name, tag.as_deref().unwrap_or_default())?;
+        let repository = reference(name, "")?;
+        let targets = self.push_targets(name, tag.as_deref().unwrap_or_default());
         let (shared, auth) = (self.clone(), credentials(auth));
         let lines = begin(move |progress| async move {
+            let targets = match targets {
+                Ok(targets) => targets,
+                Err(e) => {
+                    // As in Docker the client is told where it would have gone.
+                    let status = Status::PushRefersTo(repository.repository());
+                    // The client may have gone.
+                    let _ = progress.send(Progress { id: None, status, current: None, total: None }).await;
+                    return Err(e);
+                }
+            };
             let mut lines = Vec::new();
             for target in targets {
                 let pushed = shared.config.images.push(&target, auth.clone(), progress.clone()).await;
@@ -239,7 +250,9 @@ impl Shared {
             let loaded = shared.config.images.load(reader(tar), &platform, progress).await.map_err(error::image)?;
             let mut lines = Vec::new();
             for image in loaded {
-                shared.image_event("load", &image.id.to_string(), image.names.first().map_or("", String::as_str));
+                let id = image.id.to_string();
+                shared.image_event("load", &id, image.names.first().map_or("", String::as_str));
+                image.names.iter().for_each(|name| shared.image_event("tag", &id, name));
                 if image.names.is_empty() {
                     lines.push(text(format!("Loaded image ID: {}\n", image.id)));
                 }
@@ -263,6 +276,11 @@ impl Shared {
             });
             if !repository {
                 self.find_image(name)?;
+            }
+        }
+        for name in &names {
+            if let Ok(image) = self.find_image(name) {
+                self.image_event("save", &image.id.to_string(), name);
             }
         }
         let (writer, read) = tokio::io::duplex(PIPE);

@@ -124,7 +124,10 @@ fn driver(config: &LogConfig) -> Result<(Vec<&'static [&'static str]>, Wanted)> 
             let there = "json-file, local, none, syslog, journald and otlp are";
             return Err(Error::unimplemented(format!("log driver {known} ({there})")));
         }
-        other => return Err(Error::invalid(format!("logger: no log driver named '{other}' is registered"))),
+        other => {
+            let text = format!("error looking up logging plugin {other}: plugin \"{other}\" not found");
+            return Err(Error::invalid(text));
+        }
     })
 }
 
@@ -174,7 +177,10 @@ mod tests {
         let file = of("json-file", &[("max-size", "10m"), ("max-file", "3")]).expect("valid");
         assert_eq!((file.max_size, file.max_file, file.forward), (Some(10 << 20), 3, None));
         assert!(!of("none", &[]).expect("valid").kept);
-        assert_eq!(of("bogus", &[]).expect_err("unknown").message, "logger: no log driver named 'bogus' is registered");
+        assert_eq!(
+            of("bogus", &[]).expect_err("unknown").message,
+            "error looking up logging plugin bogus: plugin \"bogus\" not found"
+        );
         for (kind, key, value) in [
             ("json-file", "max-size", "x"),
             ("json-file", "max-file", "0"),

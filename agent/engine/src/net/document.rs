@@ -80,8 +80,9 @@ impl Shared {
         if let Some(kind) = filters.values("type").find(|k| !matches!(*k, "builtin" | "custom")) {
             return Err(Error::invalid(format!("invalid filter: 'type'='{kind}'")));
         }
+        let names = muster_calls::Patterns::of(filters, "name");
         let takes = |n: &Arc<NetworkRecord>| {
-            filters.matches_with("name", |given| n.name.contains(given))
+            names.take(&n.name)
                 && filters.matches_prefix("id", &n.id)
                 && filters.matches_exactly("driver", &n.driver)
                 && filters.matches_exactly("scope", "local")

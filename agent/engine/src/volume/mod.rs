@@ -160,6 +160,11 @@ impl Volumes {
         }
         let anonymous = body.name.is_empty();
         let name = if anonymous { names::new_id() } else { body.name };
+        if name.len() == 1 {
+            return Err(Error::invalid(format!(
+                "create {name}: volume name is too short, names should be at least two alphanumeric characters"
+            )));
+        }
         if !names::is_valid_object(&name) {
             return Err(Error::invalid(format!(
                 "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
@@ -318,8 +323,9 @@ impl Volumes {
         let dangling = filters.flag("dangling").map_err(|e| Error::invalid(e.to_string()))?;
         let (foreign, warnings) = self.foreign_volumes().await;
         let inner = self.lock();
+        let names = muster_calls::Patterns::of(filters, "name");
         let takes = |v: &Volume| {
-            filters.matches_with("name", |given| v.name.contains(given))
+            names.take(&v.name)
                 && filters.matches_exactly("driver", &v.driver)
                 && crate::container::labels_pass(filters, &v.labels)
                 && dangling.is_none_or(|wanted| inner.users.contains_key(&v.name) != wanted)

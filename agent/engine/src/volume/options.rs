@@ -56,12 +56,12 @@ pub(super) fn mount_at(options: &Strings, target: &Path) -> Result<()> {
             nix::Error::ENODEV => format!(" (this kernel has no file system {kind:?})"),
             _ => String::new(),
         };
+        let target = target.display();
         Error::internal(format!(
-            "failed to mount local volume: mount {device}:{}, flags: {:#x}{}: {}{hint}",
-            target.display(),
+            "error while mounting volume '{target}': failed to mount local volume: mount {device}:{target}, flags: {:#x}{}: {}{hint}",
             flags.bits(),
             if data.is_empty() { String::new() } else { format!(", data: {data}") },
-            e.desc()
+            e.desc().to_lowercase()
         ))
     };
     let bind = wanted.flags.intersects(MsFlags::MS_BIND);

@@ -104,7 +104,7 @@ fn normal(field: &'static str, names: &[String]) -> Result<Vec<String>, Error> {
         let full = if upper == "ALL" || upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
         match full == "ALL" || ALL.contains(&full.as_str()) {
             true => Ok(full),
-            false => Err(Error::field(field, format!("unknown capability {name:?}"))),
+            false => Err(Error::Capability { field, name: full }),
         }
     };
     names.iter().map(one).collect()

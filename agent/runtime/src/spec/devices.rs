@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::error::Error;
+use super::error::{Error, words};
 use super::host::Host;
 use super::input::{DeviceMapping, SpecInput};
 
@@ -50,7 +50,7 @@ fn mapped(mapping: &DeviceMapping) -> Result<Vec<Value>, Error> {
     if letters.is_empty() || !letters.chars().all(|letter| "rwm".contains(letter)) {
         return Err(Error::field("Devices", format!("invalid permissions {letters:?}: letters of rwm")));
     }
-    let failed = |source| Error::Io { field: "Devices", path: mapping.host.display().to_string(), source };
+    let failed = |source| Error::Device { path: mapping.host.display().to_string(), reason: words(&source) };
     let host = mapping.host.canonicalize().map_err(failed)?;
     let mut nodes = Vec::new();
     if fs::metadata(&host).map_err(failed)?.is_dir() {
@@ -59,7 +59,7 @@ fn mapped(mapping: &DeviceMapping) -> Result<Vec<Value>, Error> {
         nodes.extend(node(&host, &mapping.container));
     }
     if nodes.is_empty() {
-        return Err(Error::field("Devices", format!("{} is not a device node", mapping.host.display())));
+        return Err(Error::Device { path: mapping.host.display().to_string(), reason: "not a device node".into() });
     }
     Ok(nodes)
 }
@@ -121,10 +121,10 @@ fn parse_rule(rule: &str) -> Result<Value, Error> {
 }
 
 /// Device number of a block device given by path, for throttles and weights.
-pub(super) fn block_number(field: &'static str, path: &str) -> Result<(u32, u32), Error> {
-    let meta = fs::metadata(path).map_err(|source| Error::Io { field, path: path.to_owned(), source })?;
+pub(super) fn block_number(path: &str) -> Result<(u32, u32), Error> {
+    let meta = fs::metadata(path).map_err(|source| Error::Disk { path: path.to_owned(), reason: words(&source) })?;
     if !meta.file_type().is_block_device() {
-        return Err(Error::field(field, format!("{path} is not a block device")));
+        return Err(Error::Disk { path: path.to_owned(), reason: "not a block device".into() });
     }
     Ok((rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev())))
 }

@@ -180,7 +180,7 @@ fn tmpfs_mount(tmpfs: &Tmpfs) -> Result<Value, Error> {
         let key = option.split('=').next().unwrap_or(option);
         let known = TMPFS_FLAGS.contains(&option) || (option.contains('=') && TMPFS_KEYS.contains(&key));
         if !known {
-            return Err(Error::field("Tmpfs", format!("unknown option {option:?}")));
+            return Err(Error::TmpfsOption { option: option.to_owned() });
         }
         let opposite = option.strip_prefix("no").map_or(format!("no{option}"), str::to_owned);
         options.retain(|set| *set != opposite && set.split('=').next() != Some(key));

@@ -226,6 +226,10 @@ fn sysctls(input: &SpecInput) -> Value {
         sysctls["net.ipv4.ip_unprivileged_port_start"] = json!("0");
         sysctls["net.ipv4.ping_group_range"] = json!("0 2147483647");
     }
+    // Older runtimes do not know the spec's domainname: Docker has always set it this way.
+    if let Some(name) = input.domainname.as_ref().filter(|_| input.namespaces.uts != NamespaceMode::Host) {
+        sysctls["kernel.domainname"] = json!(name);
+    }
     for (name, value) in &input.sysctls {
         sysctls[name] = json!(value);
     }
@@ -239,7 +243,7 @@ fn sysctls(input: &SpecInput) -> Value {
 /// As [`super::build`].
 pub fn exec_process(container: &Spec, rootfs: &Path, exec: &ExecInput, host: &Host) -> Result<Process, Error> {
     if exec.args.first().is_none_or(|command| command.is_empty()) {
-        return Err(Error::field("Cmd", "no exec command specified"));
+        return Err(Error::NoCommand);
     }
     let base = container.process().as_ref().ok_or_else(|| Error::field("container", "its spec has no process"))?;
     let mut process = serde_json::to_value(base).map_err(|error| Error::field("container", error.to_string()))?;

@@ -40,18 +40,14 @@ pub fn linux_resources(limits: &Resources, layout: &Layout) -> Result<LinuxResou
 
 /// Refuses what this host does not have and nobody may silently lose: CPUs, memory nodes, real-time groups.
 pub(super) fn check_host(limits: &Resources, host: &Host) -> Result<(), Error> {
-    let sets = [
-        ("CpusetCpus", "CPUs", &limits.cpuset_cpus, &host.cpus),
-        ("CpusetMems", "memory nodes", &limits.cpuset_mems, &host.mems),
-    ];
-    for (field, what, wanted, there) in sets {
+    let sets =
+        [("cpus", "CPUs", &limits.cpuset_cpus, &host.cpus), ("mems", "memory nodes", &limits.cpuset_mems, &host.mems)];
+    for (short, what, wanted, there) in sets {
         let Some(wanted) = wanted.as_deref().filter(|list| !list.is_empty()) else { continue };
-        let numbers =
-            numbers(wanted).ok_or_else(|| Error::field(field, format!("invalid list {wanted:?}: as 0-2,4")))?;
+        let numbers = numbers(wanted).ok_or_else(|| Error::CpuList { what: short, value: wanted.to_owned() })?;
         let available: BTreeSet<u32> = numbers_or_none(there);
         if !available.is_empty() && !numbers.is_subset(&available) {
-            let text = format!("requested {what} are not available - requested {wanted}, available: {there}");
-            return Err(Error::field(field, text));
+            return Err(Error::CpuSet { what, wanted: wanted.to_owned(), there: there.clone() });
         }
     }
     let real_time = limits.cpu_rt_runtime.is_some_and(|us| us != 0) || limits.cpu_rt_period.is_some_and(|us| us != 0);
@@ -104,6 +100,10 @@ pub fn supported(limits: &Resources, host: &Host) -> (Resources, Vec<String>) {
         )
     {
         limits.memory_swap = None;
+    }
+    if limits.oom_kill_disable == Some(true) && !host.cgroups.is_v2() && limits.memory.is_none_or(|bytes| bytes == 0) {
+        let text = "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.";
+        discard(true, text);
     }
     if host.cgroups.is_v2() {
         let swappiness = limits.memory_swappiness.is_some();
@@ -176,16 +176,16 @@ fn cpu(limits: &Resources) -> Result<Option<Value>, Error> {
     set("period", period.map(Value::from));
     set("realtimeRuntime", limits.cpu_rt_runtime.filter(|us| *us != 0).map(Value::from));
     set("realtimePeriod", limits.cpu_rt_period.filter(|us| *us != 0).map(Value::from));
-    set("cpus", cpuset("CpusetCpus", &limits.cpuset_cpus)?);
-    set("mems", cpuset("CpusetMems", &limits.cpuset_mems)?);
+    set("cpus", cpuset("cpus", &limits.cpuset_cpus)?);
+    set("mems", cpuset("mems", &limits.cpuset_mems)?);
     Ok((!value.is_empty()).then_some(Value::Object(value)))
 }
 
-fn cpuset(field: &'static str, list: &Option<String>) -> Result<Option<Value>, Error> {
+fn cpuset(what: &'static str, list: &Option<String>) -> Result<Option<Value>, Error> {
     let Some(list) = list.as_ref().filter(|list| !list.is_empty()) else { return Ok(None) };
     match numbers(list) {
         Some(_) => Ok(Some(json!(list))),
-        None => Err(Error::field(field, format!("invalid list {list:?}: as 0-2,4"))),
+        None => Err(Error::CpuList { what, value: list.clone() }),
     }
 }
 
@@ -196,7 +196,7 @@ fn block_io(limits: &Resources) -> Result<Option<Value>, Error> {
     }
     let mut weights = Vec::new();
     for device in &limits.blkio_weight_device {
-        let (major, minor) = block_number("BlkioWeightDevice", &device.path)?;
+        let (major, minor) = block_number(&device.path)?;
         let weight = weight_in_range("BlkioWeightDevice", device.weight)?;
         weights.push(json!({"major": major, "minor": minor, "weight": weight}));
     }
@@ -204,20 +204,20 @@ fn block_io(limits: &Resources) -> Result<Option<Value>, Error> {
         value.insert("weightDevice".into(), Value::Array(weights));
     }
     let rates = [
-        ("throttleReadBpsDevice", "BlkioDeviceReadBps", &limits.blkio_read_bps),
-        ("throttleWriteBpsDevice", "BlkioDeviceWriteBps", &limits.blkio_write_bps),
-        ("throttleReadIOPSDevice", "BlkioDeviceReadIOps", &limits.blkio_read_iops),
-        ("throttleWriteIOPSDevice", "BlkioDeviceWriteIOps", &limits.blkio_write_iops),
+        ("throttleReadBpsDevice", &limits.blkio_read_bps),
+        ("throttleWriteBpsDevice", &limits.blkio_write_bps),
+        ("throttleReadIOPSDevice", &limits.blkio_read_iops),
+        ("throttleWriteIOPSDevice", &limits.blkio_write_iops),
     ];
-    for (key, field, rates) in rates.iter().filter(|(_, _, rates)| !rates.is_empty()) {
-        let rates: Result<Vec<Value>, Error> = rates.iter().map(|rate| throttle(field, rate)).collect();
+    for (key, rates) in rates.iter().filter(|(_, rates)| !rates.is_empty()) {
+        let rates: Result<Vec<Value>, Error> = rates.iter().map(throttle).collect();
         value.insert((*key).into(), Value::Array(rates?));
     }
     Ok((!value.is_empty()).then_some(Value::Object(value)))
 }
 
-fn throttle(field: &'static str, rate: &BlkioRate) -> Result<Value, Error> {
-    let (major, minor) = block_number(field, &rate.path)?;
+fn throttle(rate: &BlkioRate) -> Result<Value, Error> {
+    let (major, minor) = block_number(&rate.path)?;
     Ok(json!({"major": major, "minor": minor, "rate": rate.rate}))
 }
 

@@ -38,7 +38,8 @@ pub(super) fn resolve(rootfs: &Path, user: &str, group_add: &[String]) -> Result
     let uid = match (&entry, number(user)) {
         (Some(entry), _) => entry.uid,
         (None, _) if user.is_empty() => 0,
-        (None, Some(uid)) => in_range("User", uid)?,
+        (None, Some(uid)) => in_range(uid)?,
+        (None, None) if is_integer(user) => return Err(Error::IdRange { highest: MAX_ID }),
         (None, None) => return Err(Error::NoUser { name: user.to_owned() }),
     };
     let gid = match group {
@@ -83,7 +84,8 @@ fn find_user<'a>(passwd: &'a str, wanted: &str) -> Option<Entry<'a>> {
 fn find_group(groups: &str, wanted: &str) -> Result<u32, Error> {
     match (group_entries(groups).find(|(name, _, _)| *name == wanted), number(wanted)) {
         (Some((_, gid, _)), _) => Ok(gid),
-        (None, Some(gid)) => in_range("Group", gid),
+        (None, Some(gid)) => in_range(gid),
+        (None, None) if is_integer(wanted) => Err(Error::IdRange { highest: MAX_ID }),
         (None, None) => Err(Error::NoGroup { name: wanted.to_owned() }),
     }
 }
@@ -105,8 +107,14 @@ fn number(text: &str) -> Option<u32> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-fn in_range(field: &'static str, id: u32) -> Result<u32, Error> {
-    if id <= MAX_ID { Ok(id) } else { Err(Error::field(field, format!("ids must be in range 0-{MAX_ID}"))) }
+/// A number of any size and sign: no name, even where it is no id.
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn in_range(id: u32) -> Result<u32, Error> {
+    if id <= MAX_ID { Ok(id) } else { Err(Error::IdRange { highest: MAX_ID }) }
 }
 
 /// A file of the image; empty when it has none.
