@@ -134,7 +134,7 @@ async fn what_is_not_there_yet_is_refused_by_name() {
         (&["pause", "x"][..], "pause is not supported by muster yet"),
         (&["search", "x"], "searching the registry is not supported by muster yet"),
         (&["volume", "create", "v"], "volume create is not supported by muster yet"),
-        (&["swarm", "unlock-key"], "auto-lock"),
+        (&["swarm", "unlock-key"], "This node is not a swarm manager."),
     ] {
         let ran = docker(&server, words).await;
         assert_ne!(ran.code, 0, "docker {words:?}");
@@ -142,6 +142,10 @@ async fn what_is_not_there_yet_is_refused_by_name() {
     }
     let ran = docker(&server, &["service", "ls"]).await;
     assert!(ran.err.contains("This node is not a swarm manager."), "{}", ran.err);
+    let member = Server::start(Some(FakeCluster::outside()));
+    ok(&member, &["swarm", "init", "--advertise-addr", "10.99.0.1"]).await;
+    let ran = docker(&member, &["swarm", "unlock-key"]).await;
+    assert!(ran.err.contains("auto-lock"), "{}", ran.err);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

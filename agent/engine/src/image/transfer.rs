@@ -197,21 +197,20 @@ impl Shared {
         let targets = self.push_targets(name, tag.as_deref().unwrap_or_default());
         let (shared, auth) = (self.clone(), credentials(auth));
         let lines = begin(move |progress| async move {
-            let targets = match targets {
-                Ok(targets) => targets,
-                Err(e) => {
-                    // As in Docker the client is told where it would have gone.
-                    let status = Status::PushRefersTo(repository.repository());
-                    // The client may have gone.
-                    let _ = progress.send(Progress { id: None, status, current: None, total: None }).await;
-                    return Err(e);
-                }
+            // As in Docker the client is told where it would have gone; it may be gone itself.
+            let refers = |target: &Reference| {
+                let status = Status::PushRefersTo(target.repository());
+                let _ = progress.try_send(Progress { id: None, status, current: None, total: None });
             };
+            let targets = targets.inspect_err(|_| refers(&repository))?;
             let mut lines = Vec::new();
             for target in targets {
                 let pushed = shared.config.images.push(&target, auth.clone(), progress.clone()).await;
                 let pushed = pushed.map_err(|e| match e {
-                    muster_image::Error::NoSuchImage(_) => not_here(&target),
+                    muster_image::Error::NoSuchImage(_) => {
+                        refers(&target);
+                        not_here(&target)
+                    }
                     other => error::image(other),
                 })?;
                 shared.image_event("push", &target.familiar(), &target.familiar());

@@ -267,6 +267,6 @@ mod tests {
         let less = Resources { memory: Some(100), memory_swap: Some(50), ..Resources::default() };
         assert!(refused(less).starts_with("MemorySwap"));
         let set = Resources { cpuset_cpus: Some("3-1".into()), ..Resources::default() };
-        assert!(refused(set).starts_with("CpusetCpus"));
+        assert!(refused(set).starts_with("Invalid value 3-1 for cpuset cpus"));
     }
 }
