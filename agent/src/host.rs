@@ -301,7 +301,7 @@ impl Host {
         let member = self.member().ok_or_else(|| Error::unavailable("This node is not part of a swarm"))?;
         if member.controller().is_some() && !force {
             return Err(Error::unavailable(
-                "You are attempting to leave the swarm on a node that is participating as a manager. Removing this node leaves the others without its vote: demote it first, or use `--force`.",
+                "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm, removing another takes its vote away. Use `--force` to ignore this message.",
             ));
         }
         self.member.store(None);

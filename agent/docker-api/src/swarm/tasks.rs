@@ -20,9 +20,30 @@ type Services = BTreeMap<ServiceId, Service>;
 
 const KEYS: &[&str] = &["_up-to-date", "desired-state", "id", "label", "name", "node", "runtime", "service"];
 
+/// The states of a task, as the filter `desired-state` takes them.
+const STATES: &[&str] = &[
+    "new",
+    "pending",
+    "assigned",
+    "accepted",
+    "preparing",
+    "ready",
+    "starting",
+    "running",
+    "complete",
+    "shutdown",
+    "failed",
+    "rejected",
+    "remove",
+    "orphaned",
+];
+
 pub(crate) async fn list(call: Call) -> Outcome {
     let filters = call.query.filters(KEYS)?;
     filters.flag("_up-to-date")?;
+    if let Some(state) = filters.values("desired-state").find(|state| !STATES.contains(state)) {
+        return Err(Fault::bad(format!("Invalid desired-state filter: '{state}'")));
+    }
     let cluster = member_of(&call.api).await?;
     let services: Services = cluster.service_list().await?.into_iter().map(|v| (v.service.id, v.service)).collect();
     let query = TaskQuery {

@@ -28,10 +28,13 @@ impl Shared {
 
     fn place(&self, network: &NetworkRecord, settings: EndpointSettings) -> Result<Place> {
         if matches!(network.driver.as_str(), "host" | "null") {
-            return Err(Error::invalid(format!(
-                "container cannot be connected to network {}: only its network mode can",
-                network.name
-            )));
+            let text = match network.driver.as_str() {
+                "host" => "container cannot be disconnected from host network or connected to host network",
+                _ => {
+                    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+                }
+            };
+            return Err(Error::invalid(text));
         }
         if network.is_remote() {
             check_ifname(&settings.driver_opts)?;
