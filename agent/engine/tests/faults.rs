@@ -172,7 +172,7 @@ async fn on_a_full_disk_acts_fail_whole_what_runs_goes_on_and_room_makes_all_wel
     let before = names(&engine).await;
 
     let ballast = disk.fill();
-    engine.volume_create(VolumeCreate { name: "v".into(), ..VolumeCreate::default() }).await.expect_err("full");
+    engine.volume_create(VolumeCreate { name: "vol".into(), ..VolumeCreate::default() }).await.expect_err("full");
     let mut body = command(&["sleep", "300"]);
     body.host_config.binds = vec!["w:/d".into()];
     engine.container_create(Some("new".into()), String::new(), body).await.expect_err("full");

@@ -160,7 +160,7 @@ impl Volumes {
         }
         let anonymous = body.name.is_empty();
         let name = if anonymous { names::new_id() } else { body.name };
-        if name.len() == 1 {
+        if name.len() == 1 && matches!(body.driver.as_str(), "" | "local") {
             return Err(Error::invalid(format!(
                 "create {name}: volume name is too short, names should be at least two alphanumeric characters"
             )));
