@@ -219,15 +219,16 @@ pub(crate) fn spawn(shared: &Arc<Shared>, record: Record, begin: Begin) -> Arc<H
 }
 
 impl Actor {
+    /// What acts take is boxed: a container at rest, of which there may be thousands, holds no room for it.
     async fn run(mut self, ended: Option<ExitStatus>) {
         if let Some(status) = ended {
-            self.on_exit(Ok(status)).await;
+            Box::pin(self.on_exit(Ok(status))).await;
         }
         while !self.removed {
             match self.next().await {
-                Wake::Command(command) => self.act(command).await,
-                Wake::Exit(status) => self.on_exit(status).await,
-                Wake::Deadline => self.on_deadline().await,
+                Wake::Command(command) => Box::pin(self.act(command)).await,
+                Wake::Exit(status) => Box::pin(self.on_exit(status)).await,
+                Wake::Deadline => Box::pin(self.on_deadline()).await,
                 Wake::Shutdown => break,
             }
         }
