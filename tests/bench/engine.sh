@@ -11,6 +11,40 @@ both() {
   mine=$(awk 'NR == 1 { print $1 " / " $2 }' <<<"$out"); theirs=$(awk 'NR == 2 { print $1 " / " $2 }' <<<"$out")
 }
 
+# many_stopped: how long a daemon takes, from its start to its answer, that has many containers which do not run
+many_stopped() {
+  local index=$W/h1/data/engine/record-index a b= sockets=("$(docker_sock 1)")
+  [ $peer = 0 ] || sockets+=("$(docker_sock $alone)")
+  m make "$many" "$image" "${sockets[@]}" || exit 1
+  a="$(starts 1 "$index" kept '') / $(starts 1 "$index" gone '')" || exit 1
+  [ $peer = 0 ] || b=$(starts $alone '' kept '') || exit 1
+  row "start over $many containers that do not run, to the list of them, ms, least: with the index over records / without it" "$a" "$b"
+  a="$(starts 1 "$index" kept cold) / $(starts 1 "$index" gone cold)" || exit 1
+  [ $peer = 0 ] || b=$(starts $alone '' kept cold) || exit 1
+  row "the same, nothing of the disk in memory, ms" "$a" "$b"
+  m discard "${sockets[@]}" || exit 1
+}
+
+# starts HOST INDEX kept|gone COLD: milliseconds of the fastest start of some; an orderly end writes the index
+starts() {
+  local h=$1 i up=daemon_up began least=
+  [ "$h" = 1 ] || up=peer_up
+  for i in 1 2 3 4 5; do
+    daemon_kill "$h" TERM
+    rm -f "$(docker_sock "$h")"
+    [ "$3" = kept ] || rm -rf "$2"
+    [ "$3" != kept ] || [ "$h" != 1 ] || [ -d "$2" ] || die "there is no index over the records: $2"
+    [ -z "$4" ] || { sync; echo 3 >/proc/sys/vm/drop_caches; cat "$BIN/musterd" "$(command -v dockerd || echo /dev/null)" >/dev/null; }
+    began=$(now)
+    "$up" "$h" >&2 &
+    m listed 60 "$many" "$(docker_sock "$h")" || exit 1
+    began=$(since "$began")
+    [ -n "$least" ] && [ "$least" -le "$began" ] || least=$began
+    wait $! || exit 1
+  done
+  echo "$least"
+}
+
 # many_up HOST: starts $idle containers one after the other; milliseconds of all
 many_up() {
   local began i; began=$(now)
@@ -61,6 +95,9 @@ engine_part() {
   step "logs and pull"
   chatty
   big_pull
+
+  step "starts over $many containers that do not run"
+  many_stopped
 
   step "$idle idle containers"
   a=$(many_up 1) || exit 1; b=; [ $peer = 0 ] || b=$(many_up $alone) || exit 1

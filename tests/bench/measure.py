@@ -5,6 +5,9 @@
                                    medians of CREATE START WAIT REMOVE SUM
   execs N (SOCKET CONTAINER)...    milliseconds of `true` by the Docker API's exec (create, start, end of output), interleaved: MIN MEDIAN
   ask N PATH SOCKET...             milliseconds of GET PATH of the Docker API, interleaved: MIN MEDIAN
+  make N IMAGE SOCKET...           makes N containers on each engine, and starts none
+  discard SOCKET...                removes every container that does not run
+  listed SECONDS COUNT SOCKET      waits until the engine lists COUNT containers at least, running or not
   memory PID...                    KiB of all of them together: RSS PSS
   settle SECONDS PID               waits until the process is idle (RSS steady, next to no CPU), at most SECONDS; its RSS PSS
   pids NAME TEXT                   processes whose argv[0] ends in NAME and whose arguments contain TEXT
@@ -138,6 +141,34 @@ def ask(n, path, *sockets):
         print(f"{min(times):.1f} {rank(times, 0.5):.1f}")
 
 
+def make(n, image, *sockets):
+    for path in sockets:
+        conn = UnixHttp(path)
+        for _ in range(int(n)):
+            call(conn, "POST", "/containers/create", {"Image": image, "Cmd": ["true"]})
+
+
+def discard(*sockets):
+    for path in sockets:
+        conn = UnixHttp(path)
+        for container in call(conn, "GET", "/containers/json?all=1"):
+            if container["State"] != "running":
+                call(conn, "DELETE", f"/containers/{container['Id']}")
+
+
+def listed(seconds, count, path):
+    end = time.monotonic() + float(seconds)
+    while True:
+        try:
+            if len(call(UnixHttp(path), "GET", "/containers/json?all=1")) >= int(count):
+                return
+        except (OSError, http.client.HTTPException):
+            pass
+        if time.monotonic() > end:
+            sys.exit(f"{path} does not list {count} containers")
+        time.sleep(0.002)
+
+
 def rollup(pid):
     """(RSS, PSS) in KiB; a process that has gone weighs nothing."""
     fields = {}
@@ -225,7 +256,7 @@ def ratio(a, b):
 
 
 COMMANDS = {
-    "rounds": rounds, "phases": phases, "execs": execs, "ask": ask, "memory": memory, "settle": settle, "pids": pids,
+    "rounds": rounds, "phases": phases, "execs": execs, "ask": ask, "make": make, "discard": discard, "listed": listed, "memory": memory, "settle": settle, "pids": pids,
     "echo-serve": echo_serve, "echo-ask": echo_ask, "ratio": ratio,
 }
 

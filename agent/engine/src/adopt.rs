@@ -8,14 +8,13 @@ use crate::{
     container::{Begin, Handle, at_daemon_start, bring_down, forget_places, spawn},
     engine::Shared,
     error::OpenError,
-    record::{Durability, Phase, Record, durable, folder},
+    record::{Durability, Phase, Record, durable, folder::Read},
     volume::owner_of_root,
 };
 use futures_util::{StreamExt, stream};
 use muster_runtime::{Adopted, ExitStatus, Status};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -39,12 +38,12 @@ struct Found {
     remove: bool,
 }
 
-/// Takes up the containers of the data folder.
+/// Takes up the containers whose records were read.
 ///
 /// # Errors
 /// When the folder, the runtime or the image store cannot be read. One bad record is logged and left alone.
-pub(crate) async fn adopt(shared: &Arc<Shared>) -> Result<(), OpenError> {
-    let (records, mut keep) = read_records(shared.config.data_dir.join("containers")).await?;
+pub(crate) async fn adopt(shared: &Arc<Shared>, read: Vec<Read<Record>>) -> Result<(), OpenError> {
+    let (records, mut keep) = sort_out(read)?;
     let roots: BTreeMap<String, bool> = shared.roots.all().await?.into_iter().collect();
     let looks = stream::iter(records).map(|record| {
         let (id, roots) = (record.id.clone(), &roots);
@@ -94,15 +93,9 @@ pub(crate) async fn adopt(shared: &Arc<Shared>) -> Result<(), OpenError> {
 }
 
 /// The records in order of their making, and the ids of those that cannot be read: what they own is kept.
-async fn read_records(containers: PathBuf) -> Result<(Vec<Record>, Vec<String>), OpenError> {
-    let said = OpenError::io("read", &containers);
-    let read = tokio::task::spawn_blocking(move || sort_out(&containers)).await;
-    read.unwrap_or_else(|e| Err(said(std::io::Error::other(e))))
-}
-
-fn sort_out(containers: &Path) -> Result<(Vec<Record>, Vec<String>), OpenError> {
+fn sort_out(read: Vec<Read<Record>>) -> Result<(Vec<Record>, Vec<String>), OpenError> {
     let (mut records, mut unreadable) = (Vec::new(), Vec::new());
-    for folder::Read { path, name, record } in folder::read_all::<Record>(containers)? {
+    for Read { path, name, record } in read {
         match record {
             Ok(Some(record)) if name == record.id => records.push(record),
             Ok(Some(_)) => {

@@ -49,6 +49,8 @@ pub struct EngineConfig {
     pub otlp: Option<Arc<dyn OtlpLogs>>,
     /// Endpoint of containers with the driver `otlp` that name none.
     pub otlp_endpoint: Option<String>,
+    /// From how many records of containers and volumes on an index spares a start the opening of each file; `usize::MAX`: never.
+    pub index_from: usize,
     /// Log options of containers that name no log driver.
     pub log_options: BTreeMap<String, String>,
 }
@@ -86,6 +88,9 @@ impl EngineConfig {
             journal_socket: PathBuf::from("/run/systemd/journal/socket"),
             otlp: None,
             otlp_endpoint: None,
+            // Fewer are read in less time than a database takes to open; and from the first opening on sled keeps seven
+            // threads, which wake each second.
+            index_from: 1_000,
             log_options: BTreeMap::new(),
         }
     }

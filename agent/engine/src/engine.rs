@@ -11,7 +11,7 @@ use crate::{
     names,
     net::{Ledger, Networks, Ports, netns},
     plugin::Plugins,
-    record::{Durability, Record, durable},
+    record::{Durability, Keeper, Record, Records, RecordsRead, durable},
     volume::{Volumes, image_root, sweep_pins},
 };
 use muster_calls::Result;
@@ -21,12 +21,17 @@ use std::{
     future::Future,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Changes a slow subscriber may be behind before it is told that it missed some.
 const CHANGES: usize = 1024;
+
+/// How long after a start the index over records is written, where that pays: what the start has set going is done by then, and
+/// the daemon gives memory back later.
+const INDEX_AFTER: Duration = Duration::from_secs(3);
 
 /// Docker Engine semantics of one host. Implements [`muster_calls::Engine`].
 pub struct LocalEngine {
@@ -38,6 +43,7 @@ pub(crate) struct Shared {
     pub config: EngineConfig,
     /// Of the engine, for `info`: kept in the data folder.
     pub id: String,
+    pub records: Keeper,
     pub containers: Containers,
     pub networks: Networks,
     pub ledger: Ledger,
@@ -62,8 +68,10 @@ impl LocalEngine {
     /// # Errors
     /// [`OpenError`]. A single unreadable container record is logged and left alone: it hides no other container.
     pub async fn open(config: EngineConfig) -> std::result::Result<Arc<Self>, OpenError> {
-        let folders = [config.data_dir.join("containers"), netns_folder(&config.run_dir), shm_folder(&config.run_dir)];
-        for folder in &folders {
+        let volumes = config.data_dir.join("volumes");
+        let containers = config.data_dir.join("containers");
+        let folders = [&containers, &volumes, &netns_folder(&config.run_dir), &shm_folder(&config.run_dir)];
+        for folder in folders {
             fs::create_dir_all(folder).map_err(OpenError::io("create", folder))?;
         }
         if !config.cgroup_parent.starts_with('/') {
@@ -72,9 +80,11 @@ impl LocalEngine {
         durable::sweep(&config.data_dir)?;
         let networks = Networks::open(&config.data_dir.join("networks"), &config)?;
         let plugins = Arc::new(Plugins::new(config.plugin_dirs.clone(), config.plugin_patience));
-        let volumes = Volumes::open(&config.data_dir.join("volumes"), &config.data_dir.join("lent"), plugins.clone())?;
+        let (records, read) = read_records(&config).await?;
+        let volumes = Volumes::open(&volumes, read.volumes, &config.data_dir.join("lent"), plugins.clone())?;
         let shared = Arc::new(Shared {
             id: engine_id(&config.data_dir)?,
+            records,
             containers: Containers::default(),
             networks,
             ledger: Ledger::open(&config.data_dir.join("endpoints"))?,
@@ -91,7 +101,8 @@ impl LocalEngine {
             stop: CancellationToken::new(),
             config,
         });
-        crate::adopt::adopt(&shared).await?;
+        crate::adopt::adopt(&shared, read.containers).await?;
+        shared.index_later();
         Ok(Arc::new(Self { shared }))
     }
 
@@ -109,6 +120,12 @@ impl LocalEngine {
         self.shared.stop.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+        self.shared.clone().write_index().await;
+    }
+
+    /// Where the records came from when the engine was opened.
+    pub fn records_read(&self) -> RecordsRead {
+        self.shared.records.records_read()
     }
 
     /// What happens to containers from now on. A subscriber that is more than 1024 changes behind gets
@@ -116,6 +133,12 @@ impl LocalEngine {
     pub fn subscribe(&self) -> Changes {
         self.shared.changes.subscribe()
     }
+}
+
+async fn read_records(config: &EngineConfig) -> std::result::Result<(Keeper, Records), OpenError> {
+    let keeper = Keeper::new(&config.data_dir, config.index_from);
+    let read = tokio::task::spawn_blocking(move || keeper.read().map(|read| (keeper, read))).await;
+    Ok(read.map_err(|e| OpenError::io("read", &config.data_dir)(std::io::Error::other(e)))??)
 }
 
 fn netns_folder(run_dir: &Path) -> PathBuf {
@@ -199,8 +222,37 @@ impl Shared {
         done.unwrap_or_else(|e| Err(muster_calls::Error::internal(format!("a task of the engine died: {e}"))))
     }
 
+    /// Has the index over records written in a while, if a start that comes after this one would be spared much by it.
+    fn index_later(self: &Arc<Self>) {
+        if !self.records.pays(self.record_count()) {
+            return;
+        }
+        let shared = self.clone();
+        self.spawn("index over records", async move {
+            tokio::select! {
+                () = shared.stop.cancelled() => {}
+                () = tokio::time::sleep(INDEX_AFTER) => shared.clone().write_index().await,
+            }
+        });
+    }
+
+    async fn write_index(self: Arc<Self>) {
+        let count = self.record_count();
+        if !self.records.pays(count) {
+            return;
+        }
+        if let Err(error) = tokio::task::spawn_blocking(move || self.records.write(count)).await {
+            tracing::error!(%error, "the writing of the index over records died");
+        }
+    }
+
+    fn record_count(&self) -> usize {
+        self.containers.count() + self.volumes.count()
+    }
+
     /// Writes a container's record.
     pub async fn write_record(&self, record: &Record, durability: Durability) -> Result<()> {
+        self.records.changed();
         let (record, folder) = (record.clone(), self.folder(&record.id));
         error::blocking(move || record.write(&folder, durability).map_err(error::disk)).await
     }
@@ -236,6 +288,7 @@ impl Shared {
             self.volumes.remove_anonymous(record).await;
         }
         let folder = self.folder(&record.id);
+        self.records.changed();
         error::blocking(move || {
             // The record goes first: a folder without one is swept at the next start.
             durable::remove_file(&folder.join(crate::record::FILE)).map_err(error::disk)?;

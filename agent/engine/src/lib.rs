@@ -9,8 +9,8 @@
 //!
 //! Read first: [`EngineConfig`], [`LocalEngine::open`], [`net::Sandbox`].
 //!
-//! There is no index beside the records: they are read once at open and kept in memory, where a list of thousands takes
-//! milliseconds; a database could only disagree with them.
+//! Records are read once at open and kept in memory, where a list of thousands takes milliseconds. Where there are many, an index
+//! over their files (`record/index.rs`) spares that reading the opening of each; it is used where it agrees with the files.
 
 #![forbid(unsafe_code)]
 
@@ -42,6 +42,7 @@ pub use error::OpenError;
 pub use events::EVENT_FILTERS;
 pub use logging::{ContainerLogs, LogLine, OtlpLogs, OtlpSender};
 pub use net::{Network, NoNetwork, NoSpanning, Spanning};
+pub use record::RecordsRead;
 pub use system::DROPPED;
 
 /// What happened to a container, for those who look after it.

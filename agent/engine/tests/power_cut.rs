@@ -6,7 +6,7 @@ mod common;
 mod power;
 
 use bytes::Bytes;
-use common::{Host, command};
+use common::{Host, command, record_in};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use muster_calls::{Commit, Engine, Filters, Kind, ListContainers, RemoveContainer};
 use muster_engine::LocalEngine;
@@ -58,6 +58,13 @@ fn rootfs(seed: u64) -> Bytes {
     tar.into_inner().expect("tar").into()
 }
 
+/// An engine on that disk, with an index over its records however few they are.
+async fn open(host: &Host, disk: &Path) -> Result<Arc<LocalEngine>, muster_engine::OpenError> {
+    let mut config = host.config_at(disk).await;
+    config.index_from = 1;
+    LocalEngine::open(config).await
+}
+
 async fn import(engine: &LocalEngine, tag: &str, seed: u64) -> muster_calls::Result<()> {
     let body = stream::iter([Ok(rootfs(seed))]).boxed();
     let none = String::new;
@@ -76,7 +83,9 @@ fn sleeper(tag: &str) -> ContainerCreateBody {
 
 /// Lives on a disk: acts, each noted when it was acknowledged.
 struct Life<'a> {
-    engine: Arc<LocalEngine>,
+    host: &'a Host,
+    /// There but for a moment within [`Life::restart`].
+    engine: Option<Arc<LocalEngine>>,
     recorded: &'a Recorded,
     model: Model,
     acknowledged: Vec<Model>,
@@ -94,8 +103,19 @@ impl Life<'_> {
         from.into_iter().nth(n)
     }
 
+    /// An orderly end, which writes the index over records where that pays, and the next start.
+    async fn restart(&mut self) {
+        if let Some(engine) = self.engine.take() {
+            engine.shutdown().await;
+        }
+        self.engine = Some(open(self.host, self.recorded.disk.path()).await.expect("engine opens"));
+    }
+
     async fn act(&mut self) {
-        let engine = self.engine.clone();
+        if self.rng.percent(10) {
+            return self.restart().await;
+        }
+        let engine = self.engine.clone().expect("it runs");
         let n = self.rng.next();
         let name = format!("n{}", n % 1_000_000);
         match self.rng.below(100) {
@@ -266,11 +286,13 @@ async fn nothing_left(engine: &LocalEngine, disk: &Path) -> Result<(), String> {
 }
 
 /// Opens an image. What is found must be what was last acknowledged, or that and the act under way.
-async fn check(image: &Image, models: &[Model], acked: usize, sweep: bool) -> Result<(), String> {
+/// Answers with how many records came from the index.
+async fn check(image: &Image, models: &[Model], acked: usize, sweep: bool) -> Result<usize, String> {
     let booted = image.mount();
     let host = Host::new();
-    let engine = LocalEngine::open(host.config_at(booted.disk.path()).await);
-    let engine = engine.await.map_err(|e| format!("the engine does not open: {e}"))?;
+    let engine = open(&host, booted.disk.path()).await.map_err(|e| format!("the engine does not open: {e}"))?;
+    let from_index = engine.records_read().from_index;
+    as_the_files_say(&engine, &booted.disk.path().join("data/containers")).await?;
     let candidates = &models[acked..(acked + 2).min(models.len())];
     let result = async {
         let found = found(&engine, models).await?;
@@ -282,7 +304,22 @@ async fn check(image: &Image, models: &[Model], acked: usize, sweep: bool) -> Re
     let result = result.await;
     engine.shutdown().await;
     drop(engine);
-    result
+    result.map(|()| from_index)
+}
+
+/// The containers that an engine shows are those of the record files, whatever an index over them says.
+async fn as_the_files_say(engine: &LocalEngine, folder: &Path) -> Result<(), String> {
+    let all = ListContainers { all: true, ..ListContainers::default() };
+    let shown = engine.container_list(all).await.map_err(|e| e.message)?.items;
+    let shown: BTreeMap<_, _> =
+        shown.into_iter().map(|c| (c.id, c.names[0].trim_start_matches('/').to_owned())).collect();
+    let folders = fs::read_dir(folder).map_err(|e| e.to_string())?.flatten();
+    let records = folders.filter_map(|e| record_in(&e.path()));
+    let said: BTreeMap<_, _> = records
+        .map(|r| ["id", "name"].map(|key| r[key].as_str().unwrap_or_default().to_owned()))
+        .map(|[id, name]| (id, name))
+        .collect();
+    if shown == said { Ok(()) } else { Err(format!("shown {shown:#?}, the files say {said:#?}")) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -290,18 +327,18 @@ async fn after_a_power_cut_every_object_is_whole_or_gone_and_what_was_acknowledg
     let number = |name: &str, default| std::env::var(name).ok().and_then(|s| s.parse().ok()).unwrap_or(default);
     let (first, lives, acts): (u64, u64, usize) = (number("POWERCUT_SEED", 1), number("POWERCUT_SEEDS", 2), 60);
     let empty = Image::formatted();
-    let mut cuts = 0;
+    let (mut cuts, mut from_index) = (0, 0);
     for seed in first..first + lives {
         let recorded = Recorded::new(&empty);
         let host = Host::new();
-        let engine = LocalEngine::open(host.config_at(recorded.disk.path()).await).await.expect("engine opens");
-        let mut life =
-            Life { engine, recorded: &recorded, model: Model::default(), acknowledged: Vec::new(), rng: Rng(seed) };
+        let engine = Some(open(&host, recorded.disk.path()).await.expect("engine opens"));
+        let (model, acknowledged, rng) = (Model::default(), Vec::new(), Rng(seed));
+        let mut life = Life { host: &host, engine, recorded: &recorded, model, acknowledged, rng };
         life.ack();
         for _ in 0..acts {
             life.act().await;
         }
-        let (models, engine, trace) = (life.acknowledged, life.engine, recorded.power.trace());
+        let (models, engine, trace) = (life.acknowledged, life.engine.expect("it runs"), recorded.power.trace());
         for name in models.last().expect("acts").containers.keys() {
             engine.container_remove(name, FORCE).await.expect("removed");
         }
@@ -327,7 +364,7 @@ async fn after_a_power_cut_every_object_is_whole_or_gone_and_what_was_acknowledg
             done = done.max(point + 1);
             let keep = [0, 10, 50, 90, 100][rng.below(5)];
             let image = disk.cut(keep, &mut rng);
-            check(&image, &models, acked, cuts % 4 == 0).await.unwrap_or_else(|e| {
+            from_index += check(&image, &models, acked, cuts % 4 == 0).await.unwrap_or_else(|e| {
                 panic!(
                     "seed {seed}, cut at {point} of {} with {keep} percent kept, {acked} acts acknowledged: {e}",
                     trace.len()
@@ -336,5 +373,6 @@ async fn after_a_power_cut_every_object_is_whole_or_gone_and_what_was_acknowledg
             cuts += 1;
         }
     }
-    println!("{cuts} cuts, {lives} lives, nothing lost");
+    assert!(from_index > 0, "no start read the index");
+    println!("{cuts} cuts, {lives} lives, nothing lost; {from_index} records came from an index");
 }

@@ -1,8 +1,10 @@
 //! The image index: which images exist and which names they have. One thread writes it, everybody reads a whole view.
 //!
 //! On disk it is one small file per image (`images/<hex of id>.json`) and per name (`refs/<hex of sha256 of the
-//! name>.json`). A record is written after all it speaks of is durable. Decisions that must be atomic (a removal, a
-//! collection of garbage, a lease) run as jobs on the writer's thread, so no lock is held while the disk works.
+//! name>.json`). A start reads all of them, and compares manifests and configurations with their digests: hundreds take some
+//! milliseconds, and what spared the reading would spare the comparison. A record is written after all it speaks of is
+//! durable. Decisions that must be atomic (a removal, a collection of garbage, a lease) run as jobs on the writer's thread,
+//! so no lock is held while the disk works.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;

@@ -1,5 +1,8 @@
 //! The agent's ledger on disk: what it was given and how far it got, so that it goes on without managers.
 //!
+//! Assignments and last statuses are one file together, written whole and read once at start: an index would have nothing to
+//! spare, unlike over an engine's records (`agent/engine/src/record`).
+//!
 //! Written by a temporary name, fsync, rename, fsync of the folder: a reader finds the old one or the new one.
 
 use anyhow::Context as _;

@@ -166,6 +166,11 @@ impl Containers {
         Some(Found { id: id.clone(), fit })
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().by_id.len()
+    }
+
     /// Every container, newest first.
     pub fn all(&self) -> Vec<Arc<Handle>> {
         let mut all: Vec<(_, Arc<Handle>)> =

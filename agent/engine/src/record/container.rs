@@ -260,16 +260,23 @@ impl Record {
 
     fn read_file(path: &Path) -> Result<Option<Self>, ReadError> {
         let Some(bytes) = durable::read(path)? else { return Ok(None) };
-        let record: Self =
-            serde_json::from_slice(&bytes).map_err(|source| ReadError::Json { path: path.to_owned(), source })?;
-        if record.version > VERSION {
-            return Err(ReadError::Newer { path: path.to_owned(), found: record.version });
+        match serde_json::from_slice::<Self>(&bytes) {
+            Ok(record) if record.version > VERSION => {
+                Err(ReadError::Newer { path: path.to_owned(), found: record.version })
+            }
+            Ok(record) => Ok(Some(record)),
+            Err(source) => Err(ReadError::Json { path: path.to_owned(), source }),
         }
-        Ok(Some(record))
     }
 }
 
 impl InFolder for Record {
+    const KIND: u8 = b'c';
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok().filter(|record: &Self| record.version <= VERSION)
+    }
+
     fn read(folder: &Path) -> Result<Option<Self>, ReadError> {
         if !folder.join(FILE).try_exists().map_err(durable::Error::at("look for", folder))? {
             return Ok(None);

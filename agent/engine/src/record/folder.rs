@@ -1,6 +1,6 @@
 //! A folder with a folder for each object, which holds its record: all of them are read when the engine opens.
 
-use super::{ReadError, durable};
+use super::{FILE, Print, RECENT, ReadError, durable};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -14,41 +14,79 @@ const FEW: usize = 64;
 
 /// A record that has a folder of its own.
 pub(crate) trait InFolder: Sized + Send {
+    /// Begins the keys of its kind in the index.
+    const KIND: u8;
+
     /// Reads the record of a folder; `None` when there is none.
     ///
     /// # Errors
     /// [`ReadError`].
     fn read(folder: &Path) -> Result<Option<Self>, ReadError>;
+
+    /// What a file with these bytes says, if it can be read.
+    fn parse(bytes: &[u8]) -> Option<Self>;
+
+    /// The bytes that [`InFolder::read`] reads the record of a folder from; `None` also where it has to say something of them.
+    fn bytes(folder: &Path) -> Option<Vec<u8>> {
+        let read = |name: &str| durable::read(&folder.join(name)).ok();
+        let bytes = match read(RECENT)? {
+            Some(bytes) => bytes,
+            None => read(FILE)??,
+        };
+        Self::parse(&bytes).map(|_| bytes)
+    }
 }
 
-/// What was found in the folder of one object.
+/// The folder of one object, and what its record's files are like.
+pub(crate) struct Seen {
+    pub name: String,
+    pub path: PathBuf,
+    pub print: Option<Print>,
+}
+
+/// What was found in it.
 pub(crate) struct Read<T> {
     pub path: PathBuf,
     pub name: String,
     pub record: Result<Option<T>, ReadError>,
 }
 
-/// Sweeps and reads every folder below `folder`, which exists, in the order of their names. Blocks on the disk.
+/// Every folder below `folder`, which exists, in the order of their names. Blocks on the disk.
 ///
 /// # Errors
-/// When a folder cannot be listed or swept. A record that cannot be read is one of the answers.
-pub(crate) fn read_all<T: InFolder>(folder: &Path) -> Result<Vec<Read<T>>, durable::Error> {
-    on_each(list(folder)?, |(name, path)| {
-        durable::sweep(&path)?;
-        Ok(Read { record: T::read(&path), name, path })
-    })
-    .into_iter()
-    .collect()
-}
-
-/// The names in a folder, sorted, with their paths.
-fn list(folder: &Path) -> Result<Vec<(String, PathBuf)>, durable::Error> {
+/// When it cannot be listed.
+pub(crate) fn list(folder: &Path) -> Result<Vec<(String, PathBuf)>, durable::Error> {
     let entries = fs::read_dir(folder).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
     let entries = entries.map_err(durable::Error::at("read", folder))?;
     let mut listed: Vec<_> =
         entries.into_iter().map(|e| (e.file_name().to_string_lossy().into_owned(), e.path())).collect();
     listed.sort_unstable();
     Ok(listed)
+}
+
+/// As [`list`]; also sweeps each folder, and looks at its files without opening them.
+///
+/// # Errors
+/// When a folder cannot be listed or swept.
+pub(crate) fn look(folder: &Path) -> Result<Vec<Seen>, durable::Error> {
+    let seen = on_each(list(folder)?, |(name, path)| {
+        durable::sweep(&path)?;
+        Ok(Seen { print: Print::of(&path), name, path })
+    });
+    seen.into_iter().collect()
+}
+
+/// Reads the records: of those whose bytes are `known` from those, of the others from their files. Answers also with how many
+/// the latter were.
+pub(crate) fn read<T: InFolder>(seen: Vec<Seen>, known: Vec<Option<Vec<u8>>>) -> (Vec<Read<T>>, usize) {
+    let read = on_each(seen.into_iter().zip(known).collect(), |(Seen { name, path, .. }, known)| {
+        let known = known.and_then(|bytes| T::parse(&bytes));
+        let from_file = known.is_none();
+        let record = known.map_or_else(|| T::read(&path), |record| Ok(Some(record)));
+        (Read { path, name, record }, from_file)
+    });
+    let from_files = read.iter().filter(|(_, from_file)| *from_file).count();
+    (read.into_iter().map(|(read, _)| read).collect(), from_files)
 }
 
 /// Does `work` on every item, several at a time where there are many; the answers are in the order of the items.

@@ -26,7 +26,7 @@ use crate::{
     plugin::Plugins,
     record::{
         Durability, FILE, Mounted, ReadError, Record, durable,
-        folder::{self, InFolder},
+        folder::{InFolder, Read},
     },
 };
 use active::Active;
@@ -54,7 +54,7 @@ const DATA: &str = "_data";
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-struct VolumeRecord {
+pub(crate) struct VolumeRecord {
     name: String,
     created: Timestamp,
     labels: Strings,
@@ -74,6 +74,12 @@ impl VolumeRecord {
 }
 
 impl InFolder for VolumeRecord {
+    const KIND: u8 = b'v';
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+
     fn read(folder: &Path) -> std::result::Result<Option<Self>, ReadError> {
         let path = folder.join(FILE);
         let Some(bytes) = durable::read(&path)? else { return Ok(None) };
@@ -105,14 +111,19 @@ struct Inner {
 }
 
 impl Volumes {
-    /// Reads the records, and in the folder `lent` the notes of what plugins have mounted. Blocks on the disk.
+    /// Takes the records that were `read` in `folder`, and reads in the folder `lent` the notes of what plugins have mounted.
+    /// Blocks on the disk.
     ///
     /// # Errors
     /// [`OpenError`]. A folder without a record is a volume that was half-made or half-removed: it goes.
-    pub fn open(folder: &Path, lent: &Path, plugins: Arc<Plugins>) -> std::result::Result<Self, OpenError> {
-        fs::create_dir_all(folder).map_err(OpenError::io("create", folder))?;
+    pub fn open(
+        folder: &Path,
+        read: Vec<Read<VolumeRecord>>,
+        lent: &Path,
+        plugins: Arc<Plugins>,
+    ) -> std::result::Result<Self, OpenError> {
         let mut inner = Inner::default();
-        for folder::Read { path, record, .. } in folder::read_all::<VolumeRecord>(folder)? {
+        for Read { path, record, .. } in read {
             match record {
                 Ok(Some(record)) => drop(inner.by_name.insert(record.name.clone(), record)),
                 Err(ReadError::File(e)) => return Err(e.into()),
@@ -135,6 +146,11 @@ impl Volumes {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().by_name.len()
     }
 
     pub fn exists(&self, name: &str) -> bool {
