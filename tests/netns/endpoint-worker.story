@@ -166,3 +166,13 @@ is "and its endpoint works on" up docker exec "c$away" echo up
 check "for new containers, too" docker run --rm -e "constraint:node==${P}host$away" box:1 true
 docker rm -f c1 c2 c3 c4 lines >/dev/null 2>&1
 is "nothing is left" "" docker ps -aq
+
+#### called back
+quiet muster_on 1 context revoke lab
+said() { case $("$@" 2>&1) in *"was revoked"*) true ;; *) false ;; esac; }
+within 5 "a credential that is called back opens nothing more, and that is said" said docker node ls
+within 5 "of the nodes, too" said curl -s -D - -o /dev/null --unix-socket "${DOCKER_HOST#unix://}" http://d/containers/json
+quiet muster_on 1 context create lab
+(umask 077; "$BIN/muster" context export lab >"$context")
+check "another one is taken without a restart" reload "configuration reloaded"
+is "and opens all" 4 sh -c 'docker node ls -q | wc -l'
