@@ -69,7 +69,7 @@ pub(crate) fn put_line(out: &mut BytesMut, framing: Framing, prefix: LinePrefix,
 }
 
 fn write_time(out: &mut String, time: muster_model::Timestamp) {
-    let whole = muster_model::Timestamp(time.0 - i64::from(time.subsec_nanos()));
+    let whole = muster_model::Timestamp(time.0.saturating_sub(time.subsec_nanos().into()));
     // The zero time has a text of its own; a line is never from then.
     let text = whole.to_rfc3339();
     let _ = write!(out, "{}.{:09}Z ", text.trim_end_matches('Z'), time.subsec_nanos());

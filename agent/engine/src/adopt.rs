@@ -8,7 +8,10 @@ use crate::{
     container::{Begin, Handle, at_daemon_start, bring_down, forget_places, spawn},
     engine::Shared,
     error::OpenError,
-    record::{Durability, Phase, Record, durable, folder::Read},
+    record::{
+        Durability, Phase, Record, durable,
+        folder::{InFolder as _, Read},
+    },
     volume::owner_of_root,
 };
 use futures_util::{StreamExt, stream};
@@ -25,15 +28,15 @@ const AT_ONCE: usize = 16;
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// What a container is to be after the start.
-struct Found {
-    record: Record,
+pub(crate) struct Found {
+    pub record: Record,
     /// It is not what its file says any more.
     changed: bool,
-    alive: bool,
+    pub alive: bool,
     /// It ran, and how it has ended since.
-    ended: Option<ExitStatus>,
+    pub ended: Option<ExitStatus>,
     /// Its policy wants it running.
-    start: bool,
+    pub start: bool,
     /// It goes: removal was under way, or it removes itself and has ended.
     remove: bool,
 }
@@ -90,6 +93,17 @@ pub(crate) async fn adopt(shared: &Arc<Shared>, read: Vec<Read<Record>>) -> Resu
     shared.volumes.unmount_unheld().await;
     shared.end_lent(&unknown).await;
     Ok(())
+}
+
+/// Looks at one container of an engine that is open, as if it had just been opened; `None` when nothing is left of it.
+///
+/// # Errors
+/// When its record or the runtime cannot be read.
+pub(crate) async fn again(shared: &Arc<Shared>, id: &str) -> muster_calls::Result<Option<Found>> {
+    let read = Record::read(&shared.folder(id)).map_err(|e| muster_calls::Error::internal(e.to_string()))?;
+    let Some(record) = read else { return Ok(None) };
+    let roots = shared.roots.all().await.map_err(crate::error::image)?.into_iter().collect();
+    look(shared, record, &roots).await.map(Some).map_err(|e| muster_calls::Error::internal(e.to_string()))
 }
 
 /// The records in order of their making, and the ids of those that cannot be read: what they own is kept.

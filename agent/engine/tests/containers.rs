@@ -2,10 +2,13 @@
 
 mod common;
 
+use common::fragile::Fragile;
 use common::{Host, collect, command, inspect, run, script, send, start, state, until, within};
 use futures_util::StreamExt;
 use muster_calls::{Attach, Engine, Input, Kind, Logs, RemoveContainer, StopContainer, WaitCondition};
+use muster_engine::LocalEngine;
 use muster_model::engine::{HealthConfig, RestartPolicy};
+use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_runs_and_its_output_and_exit_code_come_back() {
@@ -130,6 +133,56 @@ async fn stop_asks_first_and_kills_when_its_time_is_over() {
     assert_eq!(engine.container_stop(&stubborn, soon).await.expect_err("stopped already").kind, Kind::NotModified);
     let refused = engine.container_kill(&stubborn, None).await.expect_err("not running");
     assert_eq!(refused.message, format!("cannot kill container: stubborn: container {stubborn} is not running"));
+    host.finish(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_waits_for_ever_leaves_the_container_to_others() {
+    let host = Host::new();
+    let engine = host.open().await;
+    let deaf = || command(&["sh", "-c", "trap '' TERM; while :; do sleep 0.01; done"]);
+    for timeout in [i64::MAX, i64::MAX - 1_000_000, -1] {
+        let mut body = deaf();
+        body.config.stop_timeout = Some(timeout);
+        let id = start(&engine, "deaf", body).await;
+        let mut events = engine.events(Default::default()).await.expect("events");
+        for timeout_s in [None, Some(timeout)] {
+            let (engine, id) = (engine.clone(), id.clone());
+            tokio::spawn(
+                async move { engine.container_stop(&id, StopContainer { timeout_s, ..Default::default() }).await },
+            );
+            let asked = async { while events.next().await.expect("open").expect("event").action != "kill" {} };
+            within(asked).await;
+        }
+        assert_eq!(state(&engine, &id).await, "running");
+        within(engine.container_kill(&id, None)).await.expect("killed");
+        within(engine.container_remove(&id, RemoveContainer { force: true, volumes: true })).await.expect("removed");
+    }
+    host.finish(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bug_in_an_act_leaves_its_container_in_reach() {
+    let host = Host::new();
+    let mut config = host.config().await;
+    config.runtime = Arc::new(Fragile(config.runtime));
+    let engine = LocalEngine::open(config).await.expect("opens");
+    common::import(&*engine, common::IMAGE).await;
+    for name in ["alive", "ended"] {
+        start(&engine, name, command(&["sleep", "300"])).await;
+    }
+    let broken = within(engine.container_pause("alive")).await.expect_err("panics");
+    assert!(broken.kind == Kind::Internal && broken.message.contains("broke off"), "{broken:?}");
+    assert_eq!(state(&engine, "alive").await, "running");
+    let soon = StopContainer { timeout_s: Some(0), ..StopContainer::default() };
+    within(engine.container_stop("alive", soon)).await.expect("stopped");
+
+    let ended = engine.container_wait("ended", WaitCondition::NextExit).await.expect("waits");
+    let mut update = muster_model::engine::ContainerUpdate::default();
+    update.resources.memory = 64 << 20;
+    within(engine.container_update("ended", update)).await.expect_err("panics");
+    assert_eq!(within(ended).await.expect("its end is seen").status_code, 137);
+    within(engine.container_start("ended")).await.expect("starts again");
     host.finish(engine).await;
 }
 

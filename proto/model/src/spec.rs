@@ -434,6 +434,10 @@ impl ServiceSpec {
         check_name("Name", &self.name, 63)?;
         self.task.validate()?;
         self.endpoint.validate()?;
+        for (within, config) in [("UpdateConfig", &self.update), ("RollbackConfig", &self.rollback)] {
+            check_time(&format!("{within}.Delay"), config.delay)?;
+            check_time(&format!("{within}.Monitor"), config.monitor)?;
+        }
         if let Mode::Replicated { replicas } = self.mode
             && replicas > 100_000
         {
@@ -458,6 +462,19 @@ impl TaskSpec {
         for m in &self.container.mounts {
             m.validate(c)?;
         }
+        check_time(&format!("{c}.StopGracePeriod"), self.container.stop_grace_period.unwrap_or_default())?;
+        if let Some(h) = &self.container.healthcheck {
+            for (name, time) in [
+                ("Interval", h.interval),
+                ("Timeout", h.timeout),
+                ("StartPeriod", h.start_period),
+                ("StartInterval", h.start_interval),
+            ] {
+                check_time(&format!("{c}.Healthcheck.{name}"), time)?;
+            }
+        }
+        check_time("TaskTemplate.RestartPolicy.Delay", self.restart.delay)?;
+        check_time("TaskTemplate.RestartPolicy.Window", self.restart.window)?;
         for text in &self.placement.constraints {
             Constraint::parse(text)?;
         }
@@ -543,6 +560,14 @@ impl NetworkSpec {
     }
 }
 
+/// A time that the Docker API can tell: nanoseconds in 63 bits, 292 years.
+fn check_time(field: &str, time: Duration) -> Result<(), Invalid> {
+    match i64::try_from(time.as_nanos()) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Invalid::new(field, format!("{} s is more than 292 years", time.as_secs()))),
+    }
+}
+
 /// Names of services, networks and nodes: letters, digits, `_`, `.` and `-`, starting and ending with a letter or digit.
 ///
 /// # Errors
@@ -597,6 +622,12 @@ mod tests {
         let mut s = web();
         s.endpoint.ports = vec![PublishedPort { target: 80, published: 8080, ..Default::default() }; 2];
         assert_eq!(s.validate().expect_err("twice").field, "EndpointSpec.Ports.PublishedPort");
+        let mut s = web();
+        s.task.container.stop_grace_period = Some(Duration::from_secs(u64::MAX));
+        assert_eq!(s.validate().expect_err("for ever").field, "TaskTemplate.ContainerSpec.StopGracePeriod");
+        let mut s = web();
+        s.update.delay = Duration::MAX;
+        assert_eq!(s.validate().expect_err("for ever").field, "UpdateConfig.Delay");
     }
 
     #[test]

@@ -11,9 +11,9 @@ pub struct Timestamp(pub i64);
 impl Timestamp {
     pub const ZERO: Timestamp = Timestamp(0);
 
-    /// A time given in whole milliseconds since the epoch.
+    /// A time given in whole milliseconds since the epoch, saturating: the latest there is lies in the year 2262.
     pub const fn from_millis(ms: i64) -> Self {
-        Self(ms * 1_000_000)
+        Self(ms.saturating_mul(1_000_000))
     }
 
     /// Whole milliseconds since the epoch, rounded down.
@@ -143,6 +143,12 @@ mod tests {
         for t in ["2026-11-30T01:29:51Z", "1999-02-28T23:59:59.5Z", "2024-02-29T00:00:00.000000001Z"] {
             assert_eq!(Timestamp::parse_rfc3339(t).expect("valid").to_rfc3339(), t);
         }
+    }
+
+    #[test]
+    fn a_time_beyond_the_last_is_the_last() {
+        assert_eq!(Timestamp::from_millis(i64::MAX), Timestamp(i64::MAX));
+        assert_eq!(Timestamp(i64::MAX).after(Duration::MAX), Timestamp(i64::MAX));
     }
 
     #[test]

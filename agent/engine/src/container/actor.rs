@@ -3,16 +3,21 @@
 //!
 //! States and what moves them: see [`Phase`]. What each request does: `acts.rs`; what an exit does: `exit.rs`.
 
-use super::handle::{Handle, View};
+use super::{
+    handle::{Handle, View},
+    up,
+};
 use crate::{
+    adopt,
     engine::Shared,
     logging::{self, forward::Forwarder},
     record::{Durability, Phase, Place, Record},
 };
+use futures_util::FutureExt;
 use muster_calls::{Error, RemoveContainer, Result};
 use muster_model::engine::{ContainerUpdate, Health};
 use muster_runtime::{AttachOptions, Attachment, ExitStatus, ProcessRef};
-use std::{path::PathBuf, sync::Arc};
+use std::{any::Any, panic::AssertUnwindSafe, path::PathBuf, sync::Arc};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::AbortHandle,
@@ -180,7 +185,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, record: Record, begin: Begin) -> Arc<H
     let first = View { record: Arc::new(record.clone()), health: health.clone(), ..View::default() };
     let (view, watch) = watch::channel(first);
     let this = sender.downgrade();
-    let handle = Arc::new(Handle::new(record.id.clone(), sender, watch));
+    let handle = Arc::new(Handle::new(record.id.clone(), sender, watch, shared.stop.clone()));
     let mut actor = Actor {
         shared: shared.clone(),
         record,
@@ -220,21 +225,83 @@ pub(crate) fn spawn(shared: &Arc<Shared>, record: Record, begin: Begin) -> Arc<H
 
 impl Actor {
     /// What acts take is boxed: a container at rest, of which there may be thousands, holds no room for it.
-    async fn run(mut self, ended: Option<ExitStatus>) {
-        if let Some(status) = ended {
-            Box::pin(self.on_exit(Ok(status))).await;
-        }
+    async fn run(mut self, mut ended: Option<ExitStatus>) {
+        let mut failures = 0;
         while !self.removed {
-            match self.next().await {
-                Wake::Command(command) => Box::pin(self.act(command)).await,
-                Wake::Exit(status) => Box::pin(self.on_exit(status)).await,
-                Wake::Deadline => Box::pin(self.on_deadline()).await,
-                Wake::Shutdown => break,
+            let first = ended.take();
+            match AssertUnwindSafe(self.turn(first)).catch_unwind().await {
+                Ok(true) => failures = 0,
+                Ok(false) => break,
+                // A bug, and no reason for this container to be out of reach for as long as the daemon runs.
+                Err(panic) => {
+                    let id = &self.record.id;
+                    tracing::error!(container.id = %id, error = words(&*panic), "an act on a container broke off; its owner begins anew");
+                    failures += 1;
+                    ended = Box::pin(self.begin_anew(failures > 1)).await;
+                }
             }
         }
         if let Some(probe) = self.probe.take() {
             probe.abort();
         }
+    }
+
+    /// Does the next thing there is to do; `false` when the engine shuts down.
+    async fn turn(&mut self, ended: Option<ExitStatus>) -> bool {
+        if let Some(status) = ended {
+            Box::pin(self.on_exit(Ok(status))).await;
+            return true;
+        }
+        match self.next().await {
+            Wake::Command(command) => Box::pin(self.act(command)).await,
+            Wake::Exit(status) => Box::pin(self.on_exit(status)).await,
+            Wake::Deadline => Box::pin(self.on_deadline()).await,
+            Wake::Shutdown => return false,
+        }
+        true
+    }
+
+    /// What memory says may be half true: begins from the record on disk and from what the runtime says. Those who wait for
+    /// an answer are told that there is none. Answers with an exit that is still to be dealt with; where that has just
+    /// `failed`, it is noted only.
+    async fn begin_anew(&mut self, failed: bool) -> Option<ExitStatus> {
+        (self.stopping, self.removal, self.restart_at, self.exit) = (None, None, None, None);
+        self.waiting.clear();
+        if let Some(probe) = self.probe.take() {
+            probe.abort();
+        }
+        let found = match adopt::again(&self.shared, &self.record.id).await {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                self.gone().await;
+                return None;
+            }
+            Err(e) => {
+                tracing::error!(container.id = %self.record.id, error = %e, "what became of a container cannot be told");
+                self.watch_process();
+                return None;
+            }
+        };
+        let before = std::mem::replace(&mut self.record, found.record);
+        let ran = matches!(before.state.phase, Phase::Running | Phase::Starting | Phase::Restarting);
+        if found.alive {
+            self.watch_process();
+        } else if found.ended.is_none() && ran {
+            up::bring_down(&self.shared, &before, self.leases > 0).await;
+        }
+        let mut ended = found.ended;
+        if let Some(status) = ended.take_if(|_| failed) {
+            self.record.state.phase = Phase::Exited;
+            (self.record.state.pid, self.record.state.exit_code) = (0, status.code);
+            self.exits += 1;
+        }
+        // One that a user stopped stays so until the daemon starts.
+        if found.start && ran {
+            self.record.state.phase = Phase::Restarting;
+            self.restart_at = Some(Instant::now());
+        }
+        self.publish();
+        ended
     }
 
     async fn next(&mut self) -> Wake {
@@ -363,8 +430,25 @@ impl Actor {
         self.this.upgrade()
     }
 
+    /// Tells everybody that nothing is left of it.
+    pub(super) async fn gone(&mut self) {
+        self.shared.containers.remove(&self.record.id);
+        self.shared.forget_execs(&self.record.id).await;
+        self.removed = true;
+        self.waiting.clear();
+        self.publish();
+        self.shared.container_event(&self.record, "destroy", &[]);
+        self.shared.changed(&self.record.id, crate::Change::Removed);
+    }
+
     /// The error of an act that needs a running container.
     pub(super) fn not_running(&self) -> Error {
         Error::conflict(format!("container {} is not running", self.record.id))
     }
+}
+
+/// What a panic says.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words")
 }

@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 /// Seconds between the stop signal and SIGKILL where nobody said otherwise (Docker's default).
 const STOP_TIMEOUT_S: i64 = 10;
+/// Who gives so long to stop means for ever, as with a negative time: a century.
+const NEVER: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
 impl Actor {
     /// Starts it for a user.
@@ -152,7 +154,8 @@ impl Actor {
         self.shared.container_event(&self.record, "kill", &[("signal", &signal.to_string())]);
         let stopping = self.stopping.get_or_insert_with(Stopping::default);
         // A second stop may shorten the wait of the first, never lengthen it.
-        let kill_at = u64::try_from(timeout_s).ok().map(|s| Instant::now() + Duration::from_secs(s));
+        let patience = u64::try_from(timeout_s).ok().map(Duration::from_secs).filter(|wait| *wait < NEVER);
+        let kill_at = patience.and_then(|wait| Instant::now().checked_add(wait));
         stopping.kill_at = match (stopping.kill_at, kill_at) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

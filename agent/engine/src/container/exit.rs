@@ -185,13 +185,7 @@ impl Actor {
             self.publish();
             return Err(e);
         }
-        self.shared.containers.remove(&self.record.id);
-        self.shared.forget_execs(&self.record.id).await;
-        self.removed = true;
-        self.waiting.clear();
-        self.publish();
-        self.shared.container_event(&self.record, "destroy", &[]);
-        self.shared.changed(&self.record.id, crate::Change::Removed);
+        self.gone().await;
         Ok(())
     }
 

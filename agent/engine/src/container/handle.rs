@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 /// A container as it was a moment ago. Only its owner makes new ones.
 #[derive(Clone, Debug, Default)]
@@ -29,11 +30,13 @@ pub(crate) struct Handle {
     pub id: String,
     inbox: mpsc::Sender<Command>,
     view: watch::Receiver<View>,
+    /// The engine's end.
+    stop: CancellationToken,
 }
 
 impl Handle {
-    pub fn new(id: String, inbox: mpsc::Sender<Command>, view: watch::Receiver<View>) -> Self {
-        Self { id, inbox, view }
+    pub fn new(id: String, inbox: mpsc::Sender<Command>, view: watch::Receiver<View>, stop: CancellationToken) -> Self {
+        Self { id, inbox, view, stop }
     }
 
     /// The newest view.
@@ -54,7 +57,8 @@ impl Handle {
     /// Asks the owner and waits for its answer. The act goes on when the caller does not.
     ///
     /// # Errors
-    /// The owner's; `NotFound` when the container is gone; `Unavailable` when the engine is shutting down.
+    /// The owner's; `NotFound` when the container is gone; `Unavailable` when the engine is shutting down; `Internal` when
+    /// the act broke off.
     pub async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         if self.inbox.send(command(reply)).await.is_err() {
@@ -64,7 +68,16 @@ impl Handle {
     }
 
     fn gone(&self) -> Error {
-        if self.view.borrow().removed { no_such(&self.id) } else { Error::unavailable("the engine is shutting down") }
+        if self.view.borrow().removed {
+            no_such(&self.id)
+        } else if self.stop.is_cancelled() {
+            Error::unavailable("the engine is shutting down")
+        } else {
+            let id = &self.id;
+            Error::internal(format!(
+                "what was asked of container {id} broke off by an error of the engine: its log says more"
+            ))
+        }
     }
 }
 
@@ -186,7 +199,12 @@ mod tests {
 
     fn handle(id: &str) -> Arc<Handle> {
         // The senders are dropped: these containers are only looked up.
-        Arc::new(Handle::new(id.to_owned(), mpsc::channel(1).0, watch::channel(View::default()).1))
+        Arc::new(Handle::new(
+            id.to_owned(),
+            mpsc::channel(1).0,
+            watch::channel(View::default()).1,
+            CancellationToken::new(),
+        ))
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 #![allow(dead_code)]
 
+pub mod fragile;
+
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use muster_calls::{Attach, Attached, Engine, Input, ListContainers, RemoveContainer, StdStream, WaitCondition};

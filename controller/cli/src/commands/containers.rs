@@ -95,7 +95,7 @@ fn moment(text: &str) -> Option<Timestamp> {
         return Some(t);
     }
     if let Ok(seconds) = text.parse::<i64>() {
-        return Some(Timestamp::from_millis(seconds.checked_mul(1000)?));
+        return seconds.checked_mul(1_000_000_000).map(Timestamp);
     }
     let back = humantime::parse_duration(text).ok()?;
     Some(Timestamp(muster_mtls::now().0.saturating_sub(i64::try_from(back.as_nanos()).ok()?)))
