@@ -8,7 +8,6 @@ use futures_util::StreamExt;
 use muster_calls::{Attach, Engine, Input, Kind, Logs, RemoveContainer, StopContainer, WaitCondition};
 use muster_engine::LocalEngine;
 use muster_model::engine::{HealthConfig, RestartPolicy};
-use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_runs_and_its_output_and_exit_code_come_back() {
@@ -165,7 +164,7 @@ async fn a_stop_that_waits_for_ever_leaves_the_container_to_others() {
 async fn a_bug_in_an_act_leaves_its_container_in_reach() {
     let host = Host::new();
     let mut config = host.config().await;
-    config.runtime = Arc::new(Fragile(config.runtime));
+    config.runtime = Fragile::new(config.runtime);
     let engine = LocalEngine::open(config).await.expect("opens");
     common::import(&*engine, common::IMAGE).await;
     for name in ["alive", "ended"] {
@@ -418,5 +417,29 @@ async fn many_at_once_share_a_volume_that_none_of_them_made_before() {
         within(one).await.expect("no panic");
     }
     assert_eq!(engine.volume_list(Default::default()).await.expect("volumes").volumes.len(), 1);
+    host.finish(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_will_not_go_keeps_no_other_from_being_pruned() {
+    let host = Host::new();
+    let mut config = host.config().await;
+    let runtime = Fragile::new(config.runtime);
+    config.runtime = runtime.clone();
+    let engine = LocalEngine::open(config).await.expect("opens");
+    common::import(&*engine, common::IMAGE).await;
+    let mut ids = Vec::new();
+    for name in ["first", "stuck", "last"] {
+        let created = engine.container_create(Some(name.to_owned()), String::new(), command(&["true"])).await;
+        ids.push(created.expect("created").id);
+    }
+    ids[1].clone_into(&mut runtime.stuck.lock().expect("no panic holds it"));
+    let pruned = engine.container_prune(Default::default()).await.expect("pruned").containers_deleted;
+    let mut gone = pruned.expect("a list");
+    gone.sort();
+    let mut wanted = vec![ids[0].clone(), ids[2].clone()];
+    wanted.sort();
+    assert_eq!(gone, wanted);
+    runtime.stuck.lock().expect("no panic holds it").clear();
     host.finish(engine).await;
 }

@@ -20,6 +20,9 @@ use muster_runtime::spec::{MountRequest, SpecInput, Tmpfs};
 /// Docker's least memory limit, in bytes.
 const LEAST_MEMORY: i64 = 6 << 20;
 const DEFAULT_SHM_SIZE: i64 = 64 << 20;
+/// Bytes of a cgroup's path and of each name in it (NAME_MAX of the kernel): room stays for the mount point and what is below.
+const LONGEST_CGROUP: usize = 2048;
+const LONGEST_NAME: usize = 255;
 
 /// Checks a configuration with the image's defaults merged in.
 ///
@@ -304,14 +307,26 @@ pub(super) fn resources(host: &mut HostConfig) -> Result<()> {
         )));
     }
     let parent = &mut host.resources.cgroup_parent;
-    if parent.split('/').any(|p| p == "..") {
-        return Err(Error::invalid(format!("invalid cgroup-parent {parent:?}: it climbs")));
-    }
+    cgroup_parent(parent)?;
     if !parent.is_empty() && !parent.starts_with('/') {
         // Docker: relative to the cgroup of the host's init.
         parent.insert(0, '/');
     }
     Ok(())
+}
+
+/// A container whose cgroup no path can name could be started and removed by nobody.
+fn cgroup_parent(parent: &str) -> Result<()> {
+    let why = if parent.split('/').any(|p| p == "..") {
+        "it climbs"
+    } else if parent.chars().any(char::is_control) {
+        "it has control characters"
+    } else if parent.len() > LONGEST_CGROUP || parent.split('/').any(|p| p.len() > LONGEST_NAME) {
+        "it is too long for a path below the cgroup file system"
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(format!("invalid cgroup-parent {:?}: {why}", parent.chars().take(80).collect::<String>())))
 }
 
 fn cpus(nano: i64) -> Result<()> {
@@ -371,6 +386,9 @@ mod tests {
         assert!(with(|h| h.oom_score_adj = 1001).is_err());
         assert!(with(|h| h.resources.cgroup_parent = "/a/../b".into()).is_err());
         assert!(with(|h| h.resources.cgroup_parent = "a/b".into()).is_ok());
+        assert!(with(|h| h.resources.cgroup_parent = "a\0b".into()).is_err());
+        assert!(with(|h| h.resources.cgroup_parent = "a\nb".into()).is_err());
+        assert!(with(|h| h.resources.cgroup_parent = "a".repeat(256)).is_err());
         assert!(with(|h| (h.resources.memory_swappiness, h.resources.pids_limit) = (Some(-1), Some(0))).is_ok());
     }
 

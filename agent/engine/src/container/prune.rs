@@ -84,7 +84,8 @@ impl Shared {
                 }
                 // Started or removed since: no longer what a prune is for.
                 Err(e) if matches!(e.kind, Kind::Conflict | Kind::NotFound) => {}
-                Err(e) => return Err(e),
+                // As dockerd: one that will not go holds up no other.
+                Err(e) => tracing::warn!(container.id = %record.id, error = %e, "cannot prune a container"),
             }
         }
         let attributes = [("reclaimed".to_owned(), reclaimed.to_string())].into();

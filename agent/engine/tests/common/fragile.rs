@@ -5,45 +5,58 @@ use muster_runtime::{
     Adopted, AttachOptions, Attachment, CreateSpec, Created, ExecSpec, ExitStatus, ProcessRef, Resources, Result,
     Runtime, State, Stats, TtySize, cgroup,
 };
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 /// Panics at `pause`, and at `update` once it has killed the container and has seen its end.
-pub struct Fragile(pub Arc<dyn Runtime>);
+pub struct Fragile {
+    pub inner: Arc<dyn Runtime>,
+    /// The container that cannot be deleted; none: no such.
+    pub stuck: Mutex<String>,
+}
+
+impl Fragile {
+    pub fn new(inner: Arc<dyn Runtime>) -> Arc<Self> {
+        Arc::new(Self { inner, stuck: Mutex::default() })
+    }
+}
 
 #[async_trait]
 impl Runtime for Fragile {
     fn name(&self) -> (String, String) {
-        self.0.name()
+        self.inner.name()
     }
     async fn create(&self, spec: &CreateSpec) -> Result<Created> {
-        self.0.create(spec).await
+        self.inner.create(spec).await
     }
     async fn start(&self, id: &str) -> Result<()> {
-        self.0.start(id).await
+        self.inner.start(id).await
     }
     async fn exec_create(&self, id: &str, exec_id: &str, spec: &ExecSpec) -> Result<()> {
-        self.0.exec_create(id, exec_id, spec).await
+        self.inner.exec_create(id, exec_id, spec).await
     }
     async fn exec_start(&self, id: &str, exec_id: &str) -> Result<u32> {
-        self.0.exec_start(id, exec_id).await
+        self.inner.exec_start(id, exec_id).await
     }
     async fn exec_delete(&self, id: &str, exec_id: &str) -> Result<()> {
-        self.0.exec_delete(id, exec_id).await
+        self.inner.exec_delete(id, exec_id).await
     }
     async fn attach(&self, process: ProcessRef<'_>, options: AttachOptions) -> Result<Attachment> {
-        self.0.attach(process, options).await
+        self.inner.attach(process, options).await
     }
     async fn close_stdin(&self, process: ProcessRef<'_>) -> Result<()> {
-        self.0.close_stdin(process).await
+        self.inner.close_stdin(process).await
     }
     async fn resize(&self, process: ProcessRef<'_>, size: TtySize) -> Result<()> {
-        self.0.resize(process, size).await
+        self.inner.resize(process, size).await
     }
     async fn kill(&self, process: ProcessRef<'_>, signal: i32, all: bool) -> Result<()> {
-        self.0.kill(process, signal, all).await
+        self.inner.kill(process, signal, all).await
     }
     async fn wait(&self, process: ProcessRef<'_>) -> Result<ExitStatus> {
-        self.0.wait(process).await
+        self.inner.wait(process).await
     }
     async fn pause(&self, _: &str) -> Result<()> {
         panic!("a bug, for this test")
@@ -52,35 +65,38 @@ impl Runtime for Fragile {
         panic!("never paused")
     }
     async fn delete(&self, id: &str, force: bool) -> Result<()> {
-        self.0.delete(id, force).await
+        if *self.stuck.lock().expect("no panic holds it") == id {
+            return Err(muster_runtime::Error::Shim { message: "stuck, for this test".to_owned() });
+        }
+        self.inner.delete(id, force).await
     }
     async fn state(&self, id: &str) -> Result<State> {
-        self.0.state(id).await
+        self.inner.state(id).await
     }
     async fn update(&self, id: &str, _: &Resources) -> Result<()> {
-        self.0.kill(ProcessRef::Container(id), libc::SIGKILL, true).await?;
-        self.0.wait(ProcessRef::Container(id)).await?;
+        self.inner.kill(ProcessRef::Container(id), libc::SIGKILL, true).await?;
+        self.inner.wait(ProcessRef::Container(id)).await?;
         panic!("a bug, for this test, in a container that has ended")
     }
     async fn stats(&self, id: &str) -> Result<Stats> {
-        self.0.stats(id).await
+        self.inner.stats(id).await
     }
     async fn processes(&self, id: &str) -> Result<Vec<u32>> {
-        self.0.processes(id).await
+        self.inner.processes(id).await
     }
     async fn reopen_logs(&self, id: &str) -> Result<()> {
-        self.0.reopen_logs(id).await
+        self.inner.reopen_logs(id).await
     }
     async fn adopt(&self, id: &str, state_dir: &Path) -> Result<Adopted> {
-        self.0.adopt(id, state_dir).await
+        self.inner.adopt(id, state_dir).await
     }
     async fn sweep(&self, keep: &[String]) -> Result<Vec<String>> {
-        self.0.sweep(keep).await
+        self.inner.sweep(keep).await
     }
     fn has_traces(&self, id: &str) -> bool {
         self.inner.has_traces(id)
     }
     fn cgroup(&self, id: &str) -> cgroup::Paths {
-        self.0.cgroup(id)
+        self.inner.cgroup(id)
     }
 }
