@@ -7,17 +7,21 @@ use crate::{
     swarm::member_of,
 };
 use http::StatusCode;
-use muster_calls::{Cluster, Error, Kind, ListContainers, Patterns};
+use muster_calls::{Cluster, Error, Kind, ListContainers, Patterns, ServiceView, TaskQuery};
 use muster_model::{
-    cluster::Network,
+    cluster::{Network, Node, Task, TaskState},
     engine::{
         ContainerSummary, Filters, Ipam, IpamConfig, NetworkConnect, NetworkContainer, NetworkCreate,
-        NetworkDisconnect, NetworkResource, PruneReport, Strings,
+        NetworkDisconnect, NetworkResource, NetworkTask, PeerInfo, PruneReport, ServiceInfo, Strings,
     },
     spec::{Invalid, NetworkSpec},
 };
 use serde_json::json;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 const LIST_FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
 
@@ -92,6 +96,7 @@ pub(crate) async fn inspect(call: Call) -> Outcome {
         },
         _ => Error::not_found(format!("network {} not found", call.name)),
     };
+    let verbose = call.query.flag("verbose");
     if missing.kind != Kind::NotFound || !matches!(scope, "" | "swarm") {
         return Err(missing.into());
     }
@@ -100,11 +105,81 @@ pub(crate) async fn inspect(call: Call) -> Outcome {
         Ok(network) => {
             let mut shown = show(&network);
             shown.containers = residents(&call, &network).await?;
+            let users = users(&*cluster, &network).await?;
+            shown.peers = peers(&users);
+            if verbose {
+                shown.services = services(&network, &users);
+            }
             Ok(reply::ok(&shown))
         }
         Err(e) if e.kind == Kind::NotFound => Err(missing.into()),
         Err(e) => Err(e.into()),
     }
+}
+
+/// The services on a network of the cluster, and their tasks with addresses on it and the nodes these run on.
+struct Users {
+    services: Vec<ServiceView>,
+    tasks: Vec<(Task, Ipv4Addr, Option<Node>)>,
+}
+
+async fn users(cluster: &dyn Cluster, network: &Network) -> Result<Users, Error> {
+    let nodes = cluster.node_list().await?;
+    let services = cluster.service_list().await?;
+    let here = |task: Task| {
+        let runs = task.status.state == TaskState::Running;
+        let ip = task.addresses.iter().find(|a| a.network == network.id).filter(|_| runs)?.ip;
+        let node = nodes.iter().find(|n| Some(n.node.id) == task.node).map(|n| n.node.clone());
+        Some((task, ip, node))
+    };
+    let tasks = cluster.task_list(TaskQuery::default()).await?.into_iter().filter_map(here).collect();
+    Ok(Users { services, tasks })
+}
+
+/// The hosts that tasks on the network run on.
+fn peers(users: &Users) -> Vec<PeerInfo> {
+    let nodes = users.tasks.iter().filter_map(|(.., node)| node.as_ref()).map(|n| (n.id, n));
+    let by_id: BTreeMap<_, _> = nodes.collect();
+    by_id.into_values().map(|n| PeerInfo { name: n.description.hostname.clone(), ip: host_ip(n) }).collect()
+}
+
+fn host_ip(node: &Node) -> String {
+    let tunnel = node.description.vtep.map(IpAddr::V4);
+    tunnel.or_else(|| node.description.api_addr.map(|a| a.ip())).map(|ip| ip.to_string()).unwrap_or_default()
+}
+
+/// What `verbose` asks for, as dockerd words it. How tasks' endpoints are called on their hosts is not known here.
+fn services(network: &Network, users: &Users) -> BTreeMap<String, ServiceInfo> {
+    let task = |(task, ip, node): &(Task, Ipv4Addr, Option<Node>)| NetworkTask {
+        name: task_name(task),
+        endpoint_id: String::new(),
+        endpoint_ip: ip.to_string(),
+        info: node.iter().map(|n| ("Host IP".to_owned(), host_ip(n))).collect(),
+    };
+    let entry = |view: &ServiceView| {
+        let service = &view.service;
+        let vip = service.endpoint.vips.get(&network.id);
+        let tasks: Vec<_> = users.tasks.iter().filter(|(t, ..)| t.service == service.id).map(task).collect();
+        (vip.is_some() || !tasks.is_empty()).then(|| {
+            let ports = service.endpoint.ports.iter();
+            let info = ServiceInfo {
+                vip: vip.map(Ipv4Addr::to_string).unwrap_or_default(),
+                ports: ports.map(|p| format!("Target: {}, Publish: {}", p.target, p.published)).collect(),
+                local_lb_index: 0,
+                tasks,
+            };
+            (service.spec.name.clone(), info)
+        })
+    };
+    users.services.iter().filter_map(entry).collect()
+}
+
+fn task_name(task: &Task) -> String {
+    let slot = match (task.slot, task.node) {
+        (0, Some(node)) => node.to_string(),
+        (slot, _) => slot.to_string(),
+    };
+    format!("{}.{slot}.{}", task.service_name, task.id)
 }
 
 /// The containers of this endpoint on a network of the cluster.

@@ -526,6 +526,29 @@ async fn a_stale_update_of_a_node_is_out_of_sequence_and_a_refused_field_is_name
 }
 
 #[tokio::test]
+async fn a_verbose_inspect_of_a_cluster_network_tells_its_services_and_peers() {
+    let server = Server::start(Some(FakeCluster::outside()));
+    ask(&server, "POST /v1.45/swarm/init", Some(json!({"ListenAddr": "0.0.0.0:2377"}))).await;
+    let network = json!({"Name": "shop", "Driver": "overlay"});
+    assert_eq!(ask(&server, "POST /v1.45/networks/create", Some(network)).await.code(), 201);
+    let service = json!({
+        "Name": "web",
+        "Mode": {"Replicated": {"Replicas": 2}},
+        "TaskTemplate": {"ContainerSpec": {"Image": "x"}, "Networks": [{"Target": "shop"}]},
+    });
+    assert_eq!(ask(&server, "POST /v1.45/services/create", Some(service)).await.code(), 201);
+    let brief = ask(&server, "GET /v1.45/networks/shop", None).await.json();
+    assert_eq!((&brief["Services"], &brief["Peers"]), (&Value::Null, &json!([{"Name": "vm", "IP": "10.99.0.1"}])));
+    let verbose = ask(&server, "GET /v1.45/networks/shop?verbose=true", None).await.json();
+    let web = &verbose["Services"]["web"];
+    assert_eq!(web["VIP"], "10.0.1.2", "{verbose}");
+    let tasks = web["Tasks"].as_array().expect("tasks");
+    let told: Vec<_> = tasks.iter().map(|t| (t["EndpointIP"].clone(), t["Info"]["Host IP"].clone())).collect();
+    assert_eq!(told, [(json!("10.0.1.11"), json!("10.99.0.1")), (json!("10.0.1.12"), json!("10.99.0.1"))]);
+    assert!(tasks[0]["Name"].as_str().expect("a name").starts_with("web.1."), "{verbose}");
+}
+
+#[tokio::test]
 async fn nonsense_on_the_wire_neither_hangs_nor_kills_the_server() {
     let server = Server::start(None);
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;

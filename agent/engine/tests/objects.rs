@@ -93,6 +93,13 @@ async fn volumes_are_pruned_when_anonymous_or_when_all_are_asked_for() {
         engine.volume_prune(filter("all", "true")).await.expect("pruned").volumes_deleted,
         Some(vec!["named".to_owned()])
     );
+    for (length, good) in [(255, true), (256, false)] {
+        let made = engine.volume_create(VolumeCreate { name: "v".repeat(length), ..VolumeCreate::default() }).await;
+        assert_eq!(made.as_ref().err().map(|e| e.kind), (!good).then_some(Kind::Invalid), "{length}: {made:?}");
+        if let Ok(volume) = made {
+            engine.volume_remove(&volume.name, false).await.expect("removed");
+        }
+    }
     let refused = engine.volume_create(VolumeCreate { driver: "nfs-plugin".into(), ..VolumeCreate::default() }).await;
     assert_eq!(refused.expect_err("no driver").kind, Kind::NotFound);
     host.finish(engine).await;
@@ -235,6 +242,21 @@ async fn networks_are_joined_and_left_live_and_bad_ones_are_refused() {
     let overlapping =
         Ipam { config: vec![IpamConfig { subnet: "0.0.0.0/0".into(), ..IpamConfig::default() }], ..Ipam::default() };
     assert_eq!(refused(NetworkCreate { ipam: Some(overlapping), ..named("wide") }).await.kind, Kind::Forbidden);
+    for (subnet, what) in [
+        ("224.0.0.0/24", "multicast"),
+        ("127.5.0.0/16", "loopback"),
+        ("0.0.0.0/24", "unspecified"),
+        ("::/0", "unspecified"),
+        ("::/64", "unspecified"),
+        ("fe80::/64", "link-local"),
+        ("ff02::/64", "multicast"),
+    ] {
+        let six = subnet.contains(':');
+        let config = vec![IpamConfig { subnet: subnet.into(), ..IpamConfig::default() }];
+        let ipam = Some(Ipam { config, ..Ipam::default() });
+        let refusal = refused(NetworkCreate { ipam, enable_ipv6: six.then_some(true), ..named("bad") }).await;
+        assert!(refusal.kind == Kind::Invalid && refusal.message.contains(what), "{subnet}: {refusal}");
+    }
     assert_eq!(
         engine.network_remove("host").await.expect_err("predefined").message,
         "host is a pre-defined network and cannot be removed"

@@ -6,9 +6,10 @@ use muster_calls::*;
 use muster_model::{
     ClusterId, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
     cluster::{
-        self, Endpoint, Meta, Network, Node, NodeDescription, NodeState, NodeStatus, Service, Task, TaskState,
-        TaskStatus, Version,
+        self, Endpoint, Meta, Network, Node, NodeDescription, NodeState, NodeStatus, Service, Task, TaskAddress,
+        TaskState, TaskStatus, Version,
     },
+    net::Mac,
     spec::{Mode, NetworkSpec, NodeSpec, Role, ServiceSpec},
 };
 use std::{
@@ -55,10 +56,24 @@ impl FakeCluster {
         let mut tasks = Vec::new();
         for service in &state.services {
             let Mode::Replicated { replicas } = service.spec.mode else { continue };
-            tasks.extend((1..=replicas).map(|slot| task(service, slot)));
+            tasks.extend((1..=replicas).map(|slot| {
+                let mut task = task(service, slot);
+                let place = |n: &Network| {
+                    let ip = n.subnet.nth(u32::try_from(slot).ok()? + 10)?;
+                    Some(TaskAddress { network: n.id, ip, mac: Mac::of(ip) })
+                };
+                task.addresses = networks_of(&state, service).filter_map(place).collect();
+                task
+            }));
         }
         Ok(tasks)
     }
+}
+
+/// The networks that a service's tasks are on.
+fn networks_of<'s>(state: &'s State, service: &'s Service) -> impl Iterator<Item = &'s Network> {
+    let on = &service.spec.task.networks;
+    state.networks.iter().filter(move |n| on.iter().any(|a| a.target == n.spec.name || a.target == n.id.to_string()))
 }
 
 fn task(service: &Service, slot: u64) -> Task {
@@ -164,6 +179,7 @@ impl Cluster for FakeCluster {
             role: Role::Manager,
             description: NodeDescription {
                 hostname: "vm".into(),
+                vtep: Some(std::net::Ipv4Addr::new(10, 99, 0, 1)),
                 os: "linux".into(),
                 arch: "x86_64".into(),
                 ..Default::default()
@@ -217,7 +233,14 @@ impl Cluster for FakeCluster {
     }
 
     async fn service_list(&self) -> Result<Vec<ServiceView>> {
-        Ok(self.state()?.services.iter().cloned().map(view).collect())
+        let state = self.state()?;
+        let shown = |service: &Service| {
+            let mut service = service.clone();
+            let vips = networks_of(&state, &service).filter_map(|n| Some((n.id, n.subnet.nth(2)?)));
+            service.endpoint.vips = vips.collect();
+            view(service)
+        };
+        Ok(state.services.iter().map(shown).collect())
     }
 
     async fn service_inspect(&self, name: &str) -> Result<ServiceView> {

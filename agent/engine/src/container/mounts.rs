@@ -1,7 +1,7 @@
 //! From what a client asks for (`Binds`, `Mounts`, `Tmpfs`, `Volumes`, `VolumesFrom`) to a container's list of mounts. Pure, but
 //! for looking whether the source of a `--mount type=bind` exists.
 
-use crate::{names, record::Mounted};
+use crate::{names, record::Mounted, volume};
 use muster_calls::{Error, Result};
 use muster_model::engine::{BindOptions, HostConfig, Keys, Mount};
 use std::path::{Component, Path, PathBuf};
@@ -143,12 +143,7 @@ fn apply(mount: &mut Mounted, option: &str) -> Option<()> {
 }
 
 fn volume_name(name: &str) -> Result<String> {
-    if names::is_valid_object(name) {
-        return Ok(name.to_owned());
-    }
-    Err(Error::invalid(format!(
-        "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
-    )))
+    volume::check_name(name).map(|()| name.to_owned())
 }
 
 /// `--mount`.

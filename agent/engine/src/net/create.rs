@@ -15,6 +15,7 @@ use muster_model::{
     net::{Subnet, Subnet6},
 };
 use std::{
+    fmt::Display,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
@@ -92,8 +93,8 @@ impl Networks {
     pub(super) fn hold_leased(&self, record: &NetworkRecord) -> Result<()> {
         let _making = self.making.lock().unwrap_or_else(|e| e.into_inner());
         if !record.is_remote() {
-            record.subnet.map_or(Ok(()), |s| self.check_overlap(s).map(drop))?;
-            record.subnet6.map_or(Ok(()), |s| self.check_overlap6(s).map(drop))?;
+            record.subnet.map_or(Ok(()), |s| self.check_overlap(holds_hosts(s)?).map(drop))?;
+            record.subnet6.map_or(Ok(()), |s| self.check_overlap6(holds_hosts6(s)?).map(drop))?;
         }
         self.lock().pending.insert(record.id.clone(), Arc::new(record.clone()));
         Ok(())
@@ -104,7 +105,7 @@ impl Networks {
             "" => self.free_subnet6(),
             text => {
                 record.subnet6_given = true;
-                self.check_overlap6(parse_subnet6(text)?)?
+                holds_hosts6(self.check_overlap6(parse_subnet6(text)?)?)?
             }
         };
         let inside = |field: &str, text: &str| -> Result<Ipv6Addr> {
@@ -160,7 +161,7 @@ impl Networks {
             "" => self.free_subnet().map_err(|e| Error::internal(format!("could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network: {e}")))?,
             text => {
                 record.subnet_given = true;
-                self.check_overlap(parse_subnet(text)?)?
+                holds_hosts(self.check_overlap(parse_subnet(text)?)?)?
             }
         };
         let inside = |field: &str, text: &str| -> Result<Ipv4Addr> {
@@ -197,6 +198,41 @@ impl Networks {
             None => Ok(subnet),
         }
     }
+}
+
+/// Ranges that no interface can have addresses of, by the names of IANA's special-purpose registries (RFC 6890).
+const NO_HOSTS: &[(&str, Ipv4Addr, u8)] = &[
+    ("unspecified", Ipv4Addr::UNSPECIFIED, 8),
+    ("loopback", Ipv4Addr::new(127, 0, 0, 0), 8),
+    ("multicast", Ipv4Addr::new(224, 0, 0, 0), 4),
+    ("broadcast", Ipv4Addr::BROADCAST, 32),
+];
+
+/// As [`NO_HOSTS`]. Docker takes `fe80::/64` and nothing else that is link-local, and it is every interface's already.
+const NO_HOSTS6: &[(&str, Ipv6Addr, u8)] = &[
+    ("unspecified", Ipv6Addr::UNSPECIFIED, 128),
+    ("loopback", Ipv6Addr::LOCALHOST, 128),
+    ("IPv4-mapped", Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96),
+    ("link-local", Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+    ("multicast", Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
+];
+
+/// # Errors
+/// `Invalid` for a subnet with addresses that no host can have.
+pub(super) fn holds_hosts(subnet: Subnet) -> Result<Subnet> {
+    let bad = NO_HOSTS.iter().find(|(_, ip, prefix)| Subnet::containing(*ip, *prefix).overlaps(subnet));
+    bad.map_or(Ok(subnet), |(what, ip, prefix)| Err(no_hosts(subnet, what, format_args!("{ip}/{prefix}"))))
+}
+
+/// # Errors
+/// As [`holds_hosts`].
+pub(super) fn holds_hosts6(subnet: Subnet6) -> Result<Subnet6> {
+    let bad = NO_HOSTS6.iter().find(|(_, ip, prefix)| Subnet6::containing(*ip, *prefix).overlaps(subnet));
+    bad.map_or(Ok(subnet), |(what, ip, prefix)| Err(no_hosts(subnet, what, format_args!("{ip}/{prefix}"))))
+}
+
+fn no_hosts(subnet: impl Display, what: &str, range: impl Display) -> Error {
+    Error::invalid(format!("invalid subnet {subnet}: it has {what} addresses ({range}), which no container can have"))
 }
 
 fn check_name(name: &str) -> Result<()> {

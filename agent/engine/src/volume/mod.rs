@@ -181,11 +181,7 @@ impl Volumes {
                 "create {name}: volume name is too short, names should be at least two alphanumeric characters"
             )));
         }
-        if !names::is_valid_object(&name) {
-            return Err(Error::invalid(format!(
-                "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
-            )));
-        }
+        check_name(&name)?;
         let mut labels = body.labels;
         if anonymous {
             labels.insert(ANONYMOUS.to_owned(), String::new());
@@ -325,7 +321,7 @@ impl Volumes {
                 String::new()
             },
             // Whole seconds, as Docker writes it.
-            created_at: Timestamp::from_millis(record.created.as_secs() * 1000).into(),
+            created_at: Timestamp::from_millis(record.created.as_secs().saturating_mul(1000)).into(),
             labels: record.labels.clone(),
             options: record.options.clone(),
             scope: "local".to_owned(),
@@ -518,4 +514,27 @@ pub(crate) fn tree_size(path: &Path) -> u64 {
         }
     }
     total
+}
+
+/// Bytes of a volume's name: its folder has it (NAME_MAX of the kernel).
+const LONGEST_NAME: usize = 255;
+
+/// Whether this can name a volume.
+///
+/// # Errors
+/// `Invalid`, in Docker's words.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    if name.len() > LONGEST_NAME {
+        let shown = &name.chars().take(40).collect::<String>();
+        return Err(Error::invalid(format!(
+            "create {shown}...: the name of a volume is at most {LONGEST_NAME} characters long, this one is {}",
+            name.len()
+        )));
+    }
+    if names::is_valid_object(name) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+    )))
 }

@@ -142,6 +142,31 @@ document! {
         pub labels: Strings,
         #[serde(skip_serializing_if = "is_zero")]
         pub peers: Vec<PeerInfo>,
+        /// Only in a verbose inspect of a network of the cluster, by name.
+        #[serde(skip_serializing_if = "is_zero")]
+        pub services: BTreeMap<String, ServiceInfo>,
+    }
+
+    /// A service on a network, with the tasks that run. API object `ServiceInfo`.
+    #[serde(rename_all = "PascalCase")]
+    pub struct ServiceInfo {
+        #[serde(rename = "VIP")]
+        pub vip: String,
+        pub ports: Vec<String>,
+        #[serde(rename = "LocalLBIndex")]
+        pub local_lb_index: i64,
+        pub tasks: Vec<NetworkTask>,
+    }
+
+    /// A task on a network. API object `NetworkTaskInfo`.
+    #[serde(rename_all = "PascalCase")]
+    pub struct NetworkTask {
+        pub name: String,
+        #[serde(rename = "EndpointID")]
+        pub endpoint_id: String,
+        #[serde(rename = "EndpointIP")]
+        pub endpoint_ip: String,
+        pub info: Strings,
     }
 
     /// A container on a network. API object `NetworkContainer`.
