@@ -43,21 +43,34 @@ pub enum JoinError {
 }
 
 impl JoinError {
-    /// Another manager may answer otherwise.
-    fn is_local(&self) -> bool {
+    /// The cluster's own word, which every manager would repeat. All else is of the one that was asked, or of the way to it:
+    /// it is away, has become a worker, has another cluster's certificate.
+    fn is_final(&self) -> bool {
+        use tonic::Code::{AlreadyExists, FailedPrecondition, InvalidArgument, PermissionDenied};
+        let Self::Refused { code, .. } = self else { return false };
+        matches!(code, PermissionDenied | InvalidArgument | AlreadyExists | FailedPrecondition)
+    }
+
+    /// Nobody was there.
+    fn is_silence(&self) -> bool {
         match self {
+            Self::NoManager | Self::Silent { .. } => true,
             Self::Dial(DialError::Connect { refusal, .. }) => refusal.is_none(),
             Self::Refused { code, .. } => *code == tonic::Code::Unavailable,
-            Self::Silent { .. } => true,
             _ => false,
         }
     }
+
+    /// Of what several managers answered, the last that says more than that nobody was there.
+    fn then(self, later: Self) -> Self {
+        if later.is_silence() && !self.is_silence() { self } else { later }
+    }
 }
 
-/// Joins with a token; asks the managers in order until one answers. Nothing is written.
+/// Joins with a token; asks the managers in order until one lets it in or the cluster refuses it. Nothing is written.
 ///
 /// # Errors
-/// [`JoinError`] of the last manager that was asked.
+/// The cluster's refusal; else the [`JoinError`] of the last manager that answered.
 pub async fn join(
     managers: &[String],
     token: &JoinToken,
@@ -66,7 +79,7 @@ pub async fn join(
     let mut last = JoinError::NoManager;
     for addr in managers {
         match join_at(addr, token, description).await {
-            Err(e) if e.is_local() => last = e,
+            Err(e) if !e.is_final() => last = last.then(e),
             other => return other,
         }
     }
@@ -86,8 +99,7 @@ async fn join_at(addr: &str, token: &JoinToken, description: &NodeDescription) -
 /// was promoted or demoted. Nothing is written or installed.
 ///
 /// # Errors
-/// [`JoinError`] of the last manager that was asked; [`JoinError::Refused`] with `PermissionDenied` when the node is no
-/// member any more.
+/// As [`join`]; [`JoinError::Refused`] with `PermissionDenied` when the node is no member any more.
 pub async fn renew(tls: &Tls, managers: &[SocketAddr], description: &NodeDescription) -> Result<Membership, JoinError> {
     let mut last = JoinError::NoManager;
     for addr in managers.iter().map(SocketAddr::to_string) {
@@ -96,7 +108,7 @@ pub async fn renew(tls: &Tls, managers: &[SocketAddr], description: &NodeDescrip
             issue(channel, &addr, String::new(), description).await
         };
         match renewed.await {
-            Err(e) if e.is_local() => last = e,
+            Err(e) if !e.is_final() => last = last.then(e),
             other => return other,
         }
     }

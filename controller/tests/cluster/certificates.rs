@@ -177,7 +177,7 @@ async fn an_operators_certificate_that_is_called_back_opens_no_managers_door() {
 }
 
 /// Signs as the cluster's own authority would, for a minute that we choose.
-fn forged_with_the_real_key(host: &Host, role: CertRole, id: muster_model::NodeId, at: Timestamp) -> Tls {
+pub fn forged_with_the_real_key(host: &Host, role: CertRole, id: muster_model::NodeId, at: Timestamp) -> Tls {
     let cluster = host.controller().published().state.cluster().expect("founded").clone();
     let key = muster_controller::SealKey::load(&host.data_dir().join("managers.key")).expect("the key file");
     let key = key.open(cluster.id, &cluster.ca_key_sealed).expect("opens");
@@ -206,15 +206,27 @@ async fn an_expired_certificate_opens_nothing_but_its_own_renewal() {
     assert_eq!(given.node_id, worker.id());
     assert!(!given.credentials.leaf().expired(muster_mtls::now()));
 
+    // The first that it knew is a worker by now, another is away, and a third is of another cluster.
+    let (worker_now, other) = (Host::join_worker("x", &host).await, Host::found(Storage::default()).await);
+    let known = [worker_now.addr, nowhere(), other.addr, host.addr];
+    let given = renew(&expired, &known, &description("w", worker.addr)).await.expect("any manager renews it");
+    assert_eq!(given.node_id, worker.id());
+    let told = renew(&expired, &known[..2], &description("w", worker.addr)).await.expect_err("no manager");
+    assert!(matches!(told, JoinError::Dial(DialError::Connect { refusal: Some(_), .. })), "{told}");
+
     let stranger = muster_model::NodeId::from_u128(77);
     let stranger = forged_with_the_real_key(&host, CertRole::Manager, stranger, long_ago);
-    let refused = renew(&stranger, &[host.addr], &description("x", nowhere())).await.expect_err("no member");
+    // The cluster's own word ends the search.
+    let known = [host.addr, other.addr];
+    let refused = renew(&stranger, &known, &description("x", nowhere())).await.expect_err("no member");
     assert!(matches!(refused, JoinError::Refused { code: Code::PermissionDenied, .. }), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_foreign_authority_gets_nowhere() {
+async fn a_foreign_authority_gets_nowhere_and_keeps_nobody_from_joining_elsewhere() {
     let (ours, theirs) = (Host::found(Storage::default()).await, Host::found(Storage::default()).await);
+    let known = [theirs.addr.to_string(), ours.addr.to_string()];
+    join(&known, &ours.tokens().await.0, &description("w", nowhere())).await.expect("the second is of this cluster");
     let refused = theirs.tls.channel(&ours.addr.to_string(), Expect::Manager).await.expect_err("another cluster");
     assert!(matches!(refused, DialError::Connect { refusal: Some(_), .. }), "{refused}");
 }
