@@ -31,13 +31,21 @@ pub enum Asker {
 #[derive(Clone)]
 pub struct Directory(Arc<Inner>);
 
+/// Channels for calls to nodes' APIs, kept open between calls.
+#[derive(Default)]
+struct Channels {
+    /// The installation of credentials that they were made under.
+    credentials: u64,
+    open: BTreeMap<(NodeId, String), Channel>,
+}
+
 struct Inner {
     me: NodeId,
     hostname: String,
     tls: Tls,
     local: Arc<dyn Engine>,
     nodes: ArcSwap<Vec<NodeAssignment>>,
-    channels: Mutex<BTreeMap<(NodeId, String), Channel>>,
+    channels: Mutex<Channels>,
     changed: watch::Sender<()>,
 }
 
@@ -125,7 +133,7 @@ impl Directory {
         });
         let nodes: Vec<_> = nodes.collect();
         let mut channels = self.0.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        channels.retain(|(id, addr), _| {
+        channels.open.retain(|(id, addr), _| {
             nodes.iter().any(|n| n.id == *id && n.api_addr.is_some_and(|a| a.to_string() == *addr))
         });
         drop(channels);
@@ -185,11 +193,16 @@ impl Directory {
     fn channel(&self, node: &NodeAssignment) -> Option<Channel> {
         let addr = node.api_addr?.to_string();
         let mut channels = self.0.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(&(node.id, addr.clone())) {
+        // New credentials: calls from now on go over new connections, the streams on the old ones go on.
+        let current = *self.0.tls.installed().borrow();
+        if channels.credentials != current {
+            *channels = Channels { credentials: current, ..Channels::default() };
+        }
+        if let Some(channel) = channels.open.get(&(node.id, addr.clone())) {
             return Some(channel.clone());
         }
         let channel = self.0.tls.channel_lazy(&addr, Expect::Node(node.id)).ok()?;
-        channels.insert((node.id, addr), channel.clone());
+        channels.open.insert((node.id, addr), channel.clone());
         Some(channel)
     }
 

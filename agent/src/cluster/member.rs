@@ -38,6 +38,8 @@ const ORDERS: usize = 64;
 const STEP_DOWN: Duration = Duration::from_secs(10);
 /// How often the host looks at its own description: routes and memory change rarely.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(30);
+/// Until a server that could not be shown a new certificate is tried again; connections that broke meanwhile need none.
+const SHOW_AGAIN: Duration = Duration::from_secs(10);
 
 /// Where a membership comes from.
 pub enum Origin {
@@ -259,6 +261,7 @@ impl Member {
         }
         tasks.spawn(keep_description(member.clone(), host.clone(), describe_tx));
         tasks.spawn(keep_certificate(member.clone(), host.clone()));
+        tasks.spawn(show_certificate(member.clone()));
         let keeper = Keeper::new((host.clone(), member.clone()), worker, runner, ledger, orders);
         let handle = tokio::spawn(keeper.run(inputs_rx, events_rx));
         *member.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
@@ -419,6 +422,7 @@ impl Member {
         };
         self.identity.save_credentials(&membership.credentials)?;
         self.tls.install(membership.credentials.clone())?;
+        self.took_managers(membership.managers.iter().map(|(id, addr)| (*id, addr.to_string())).collect());
         match (membership.role, self.controller()) {
             (CertRole::Manager, None) => {
                 let bootstrap = join_bootstrap(&membership)?.context("a manager's certificate without its key")?;
@@ -546,6 +550,29 @@ async fn keep_certificate(member: Arc<Member>, host: Arc<Host>) {
         if let Err(error) = member.renew(&host).await {
             tracing::warn!(error = format!("{error:#}"), "the certificate could not be renewed; trying again");
             tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    }
+}
+
+/// Shows each new certificate to the servers that this host has connections to: with the old one's end they would end the
+/// session, and streams through other nodes.
+async fn show_certificate(member: Arc<Member>) {
+    let mut installed = member.tls.installed();
+    loop {
+        tokio::select! {
+            changed = installed.changed() => if changed.is_err() { return },
+            () = member.stop.cancelled() => return,
+        }
+        loop {
+            let failed = member.tls.show().await;
+            failed.iter().for_each(|error| tracing::debug!(%error, "the new certificate could not be shown"));
+            if failed.is_empty() || installed.has_changed().unwrap_or(true) {
+                break;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(SHOW_AGAIN) => {}
+                () = member.stop.cancelled() => return,
+            }
         }
     }
 }

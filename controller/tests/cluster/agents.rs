@@ -1,5 +1,6 @@
 //! Agents' sessions with the leader.
 
+use crate::certificates::forged_with_the_real_key;
 use crate::harness::{Host, PATIENCE, description, leader_of, service, three, until};
 use muster_calls::{Cluster, TaskQuery};
 use muster_controller::{Storage, renew};
@@ -8,7 +9,7 @@ use muster_model::{
     assignment::{Assignment, AssignmentSet, AssignmentUpdate, TaskReport},
     cluster::{ClusterSpec, NodeState, Task, TaskState, TaskStatus},
 };
-use muster_mtls::Expect;
+use muster_mtls::{CertRole, Expect};
 use muster_proto::{LEADER_KEY, MAX_MESSAGE_BYTES, v1};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::timeout};
@@ -109,15 +110,28 @@ async fn a_service_reaches_its_node_in_two_consensus_rounds_and_reports_come_bac
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_renewed_certificate_drops_no_session() {
-    let host = Host::found(Storage::default()).await;
-    let worker = Host::join_worker("w", &host).await;
+async fn a_renewed_certificate_drops_no_session_and_one_that_is_not_renewed_does() {
+    // Nobody is lost for want of heartbeats here.
+    let spec = ClusterSpec { node_timeout: Duration::from_secs(600), ..ClusterSpec::default() };
+    let host = Host::found_with(Storage::default(), spec).await;
+    let (worker, idle) = (Host::join_worker("w", &host).await, Host::join_worker("idle", &host).await);
+    for node in [&worker, &idle] {
+        let short = forged_with_the_real_key(&host, CertRole::Worker, node.id(), muster_mtls::now());
+        node.tls.install(short.credentials()).expect("installed");
+    }
+    let end = idle.tls.leaf().not_after;
     let mut agent = Agent::open(&worker, &host).await.expect("opened");
+    let mut lost = Agent::open(&idle, &host).await.expect("opened");
     let given = renew(&worker.tls, &[host.addr], &description("agent", worker.addr)).await.expect("renewed");
-    assert_ne!(given.credentials.leaf().serial, worker.tls.leaf().serial);
+    assert!(given.credentials.leaf().not_after > end);
     worker.tls.install(given.credentials).expect("installed");
+    assert!(worker.tls.show().await.is_empty(), "the manager is there");
+
+    // Well after the short ones' end, and the minute that a guest may stay.
+    assert!(host.tls.connections().close_expired(end.after(Duration::from_secs(61))) > 0);
+    lost.until(|_| false).await.expect_err("its session ended with its certificate");
     host.api().service_create(service("web", 2)).await.expect("created");
-    agent.until(|a| a.tasks().len() == 2).await.expect("the old stream goes on");
+    agent.until(|a| !a.tasks().is_empty()).await.expect("the old stream goes on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -27,7 +27,7 @@ pub async fn bootstrap(addr: &str, token: &JoinToken) -> Result<Bootstrap, DialE
     let config = Arc::new(config(pinned.clone()).map_err(|e| failed(e.to_string()))?);
     // The name is not known yet; the verifier takes it from the root.
     let name = crate::Expect::Manager.server_name(ClusterId::from_u128(0));
-    let target = move || dial::Target { config: config.clone(), name: name.clone() };
+    let target = move || dial::Target { config: config.clone(), name: name.clone(), entry: None };
     let channel = match dial::connect(addr, target).await {
         Err(DialError::Connect { refusal: Some(dial::Refusal::TheirCertificate), .. })
             if pinned.found.get().is_none() =>

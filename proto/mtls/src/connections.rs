@@ -2,7 +2,7 @@
 //!
 //! TLS looks at a certificate once, at the handshake. Demotion, removal and expiry come later: whoever learns of them
 //! closes by node id. A connection stays good beyond its own certificate's end when its holder has since shown a newer
-//! one here, so that renewal drops no stream.
+//! one here ([`crate::Tls::show`]), so that renewal drops no stream.
 
 use crate::{CertRole, Leaf, NodeIdentity};
 use muster_model::{NodeId, Timestamp};

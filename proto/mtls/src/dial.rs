@@ -1,6 +1,9 @@
 //! Connections to other members.
 
-use crate::{CertRole, NodeIdentity};
+use crate::{
+    CertRole, NodeIdentity,
+    outgoing::{Entry, Noted},
+};
 use hyper_util::rt::TokioIo;
 use muster_model::{ClusterId, NodeId};
 use rustls::{AlertDescription, ClientConfig};
@@ -91,6 +94,8 @@ pub enum Refusal {
 pub(crate) struct Target {
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) name: ServerName<'static>,
+    /// Where the connection is noted for as long as it is open.
+    pub(crate) entry: Option<Entry>,
 }
 
 pub(crate) async fn connect<F>(addr: &str, target: F) -> Result<Channel, DialError>
@@ -138,9 +143,9 @@ where
     F: Fn() -> Target + Clone + Send + 'static,
 {
     tower::service_fn(move |_: Uri| -> Connecting {
-        let (addr, Target { config, name }) = (addr.clone(), target());
+        let (addr, target) = (addr.clone(), target());
         Box::pin(async move {
-            let stream = timeout(CONNECT_TIMEOUT, Greeted::connect(&addr, config, name)).await;
+            let stream = timeout(CONNECT_TIMEOUT, Greeted::connect(&addr, target)).await;
             stream.unwrap_or_else(|_| {
                 Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {CONNECT_TIMEOUT:?}")))
             })
@@ -158,10 +163,11 @@ struct Greeted {
     first: [u8; 64],
     /// What of `first` was read ahead and is not taken yet.
     ahead: Range<usize>,
+    _noted: Option<Noted>,
 }
 
 impl Greeted {
-    async fn connect(addr: &str, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Io> {
+    async fn connect(addr: &str, Target { config, name, entry }: Target) -> io::Result<Io> {
         let tcp = TcpStream::connect(addr).await?;
         tcp.set_nodelay(true)?;
         let mut io = TlsConnector::from(config).connect(name, tcp).await?;
@@ -170,7 +176,7 @@ impl Greeted {
         if n == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the server right after the handshake"));
         }
-        Ok(TokioIo::new(Self { io, first, ahead: 0..n }))
+        Ok(TokioIo::new(Self { io, first, ahead: 0..n, _noted: entry.map(Entry::note) }))
     }
 }
 

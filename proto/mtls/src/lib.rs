@@ -24,6 +24,7 @@ mod error;
 mod files;
 mod guard;
 mod identity;
+mod outgoing;
 mod peer;
 mod revoked;
 mod tls;

@@ -3,13 +3,17 @@
 use crate::{
     Connections, Credentials, Error, Leaf, NodeIdentity, Revoked,
     dial::{self, DialError, Expect},
+    outgoing::Outgoing,
     verify,
 };
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, ServerConfig, client::Resumption, server::NoServerSessionStorage, sign::SingleCertAndKey};
 use std::{collections::BTreeSet, sync::Arc};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tonic::transport::Channel;
+
+/// Handshakes of one [`Tls::show`] beside each other.
+const SHOWN_AT_ONCE: usize = 32;
 
 /// Shared by every server and client of the host. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -20,6 +24,7 @@ struct Inner {
     current: ArcSwap<Current>,
     connections: Connections,
     revoked: Revoked,
+    outgoing: Outgoing,
     installed: watch::Sender<u64>,
 }
 
@@ -39,11 +44,13 @@ impl Tls {
             current,
             connections: Connections::default(),
             revoked: Revoked::default(),
+            outgoing: Outgoing::default(),
             installed: watch::Sender::new(1),
         })))
     }
 
-    /// Replaces key, certificate and roots. Handshakes from now on use them; open connections go on.
+    /// Replaces key, certificate and roots. Handshakes from now on use them; open connections go on, beyond the end of the
+    /// old certificate where their servers have been shown the new one ([`Tls::show`]).
     ///
     /// # Errors
     /// [`Error::OtherCluster`]; [`Error::Tls`]. Nothing changed.
@@ -57,8 +64,7 @@ impl Tls {
         Ok(())
     }
 
-    /// Changes with each [`Tls::install`]: the time to dial anew where a long-lived connection should show the new
-    /// certificate.
+    /// Changes with each [`Tls::install`]: the time to [`Tls::show`] it, and to dial anew where calls go out one by one.
     pub fn installed(&self) -> watch::Receiver<u64> {
         self.0.installed.subscribe()
     }
@@ -110,7 +116,7 @@ impl Tls {
     /// # Errors
     /// [`DialError`].
     pub async fn channel(&self, addr: &str, expect: Expect) -> Result<Channel, DialError> {
-        dial::connect(addr, self.connector(expect)).await
+        dial::connect(addr, self.connector(addr, expect)).await
     }
 
     /// As [`Tls::channel`], dialling at the first call.
@@ -118,12 +124,33 @@ impl Tls {
     /// # Errors
     /// [`DialError::Address`].
     pub fn channel_lazy(&self, addr: &str, expect: Expect) -> Result<Channel, DialError> {
-        dial::connect_lazy(addr, self.connector(expect))
+        dial::connect_lazy(addr, self.connector(addr, expect))
     }
 
-    fn connector(&self, expect: Expect) -> impl Fn() -> dial::Target + Clone + Send + 'static {
-        let tls = self.clone();
-        move || dial::Target { config: tls.client_config(), name: expect.server_name(tls.identity().cluster_id) }
+    /// Shows the present certificate, by one short connection each, to all servers that this host has connections to, so
+    /// that what was dialled with an older one lives as long as this one. Answers whom it could not be shown, and why.
+    pub async fn show(&self) -> Vec<DialError> {
+        let mut failed = Vec::new();
+        for servers in self.0.outgoing.servers().chunks(SHOWN_AT_ONCE) {
+            let mut dialling = JoinSet::new();
+            for (addr, expect) in servers.iter().cloned() {
+                let tls = self.clone();
+                dialling.spawn(async move { tls.channel(&addr, expect).await.err() });
+            }
+            while let Some(dialled) = dialling.join_next().await {
+                failed.extend(dialled.ok().flatten());
+            }
+        }
+        failed
+    }
+
+    fn connector(&self, addr: &str, expect: Expect) -> impl Fn() -> dial::Target + Clone + Send + 'static {
+        let (tls, addr) = (self.clone(), addr.to_owned());
+        move || dial::Target {
+            config: tls.client_config(),
+            name: expect.server_name(tls.identity().cluster_id),
+            entry: Some(tls.0.outgoing.entry(&addr, expect)),
+        }
     }
 }
 
