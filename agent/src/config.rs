@@ -212,11 +212,12 @@ macro_rules! over {
     };
 }
 
-/// The names of the fields in which two configurations differ.
+/// The names of the fields in which two configurations differ. A field that is not in the list does not compile.
 macro_rules! differing {
-    ($a:ident $b:ident: $($field:ident $name:literal)*) => {
+    ($a:ident $b:ident: $($field:ident $name:literal)*; without $($derived:ident)*) => {{
+        let Config { $($field: _,)* $($derived: _,)* } = $a;
         [$(($a.$field != $b.$field).then_some($name)),*].into_iter().flatten().collect()
-    };
+    }};
 }
 
 impl Config {
@@ -228,7 +229,8 @@ impl Config {
             cgroup_parent "cgroup-parent" bpffs_dir "bpffs-dir" ebpf "network" uplink "uplink" vxlan_port "vxlan-port"
             bridge_subnet "bridge-subnet" runtime "runtime" shim "shim" insecure_registries "insecure-registries"
             registry_mirrors "registry-mirrors"
-            registry_certs_dir "registry-certs-dir" proxy "http-proxy, https-proxy, no-proxy" dns "dns" labels "labels" log "log" export "otlp-endpoint")
+            registry_certs_dir "registry-certs-dir" proxy "http-proxy, https-proxy, no-proxy" dns "dns" labels "labels" log_driver "log-driver" log_opts "log-opts" plugin_dirs "plugin-dirs" log "log"
+            export "otlp-endpoint"; without api_socket)
     }
 
     /// Reads flags, environment and file; prints help and ends where that is what was asked.
@@ -454,6 +456,13 @@ mod tests {
         let other =
             Given { labels: Some(vec!["a=b".into()]), log: Some("debug".into()), vxlan_port: Some(1), ..given() };
         assert_eq!(with(given()).differs(&with(other)), ["vxlan-port", "labels", "log"]);
+        let other = Given {
+            log_driver: Some("local".into()),
+            log_opts: Some(vec!["max-size=1m".into()]),
+            plugin_dirs: Some(vec!["/p".into()]),
+            ..given()
+        };
+        assert_eq!(with(given()).differs(&with(other)), ["log-driver", "log-opts", "plugin-dirs"]);
         assert!(with(given()).differs(&with(given())).is_empty());
     }
 

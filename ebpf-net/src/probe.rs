@@ -7,7 +7,6 @@ use crate::{
         SCHED_CLS, has_tcx, try_program,
     },
 };
-use rtnetlink::packet_route::link::InfoKind;
 use std::{fmt, fs, process::Command};
 
 /// The oldest kernel that the data plane is tested on (tests/kernels). What it asks for is there from 5.14 on.
@@ -30,8 +29,6 @@ pub struct Capabilities {
     pub set_retval: bool,
     /// A cgroup v2 tree is mounted.
     pub cgroup_v2: bool,
-    /// Interfaces of kind wireguard.
-    pub wireguard: bool,
     /// The program nft.
     pub nft: bool,
 }
@@ -48,18 +45,8 @@ pub fn probe() -> Capabilities {
         socket_programs: loads(CGROUP_SOCK_ADDR, CGROUP_INET4_CONNECT, HELPER_NETNS_COOKIE) && netns::cookie().is_ok(),
         set_retval: loads(CGROUP_SOCK_ADDR, CGROUP_INET4_CONNECT, HELPER_SET_RETVAL),
         cgroup_v2: mounts.lines().any(|l| l.split(' ').nth(2) == Some("cgroup2")),
-        wireguard: has_link_kind(InfoKind::Wireguard),
         nft: Command::new("nft").arg("--version").output().is_ok_and(|o| o.status.success()),
     }
-}
-
-/// The kernel makes interfaces of a kind: tried in a namespace of our own that goes away again.
-fn has_link_kind(kind: InfoKind) -> bool {
-    let attempt = move || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).ok()?;
-        crate::netlink::Netlink::open().ok()?.add_link("probe0", kind).ok()
-    };
-    std::thread::spawn(attempt).join().ok().flatten().is_some()
 }
 
 impl Capabilities {
@@ -92,11 +79,6 @@ impl Capabilities {
                 self.set_retval,
                 "bpf_set_retval (5.18)",
                 "a service without running tasks is refused with EPERM instead of ECONNREFUSED",
-            ),
-            (
-                self.wireguard,
-                "WireGuard",
-                "encrypted networks need a userspace WireGuard: about a tenth of the throughput",
             ),
             (self.nft, "nft (package nftables)", "containers cannot reach the outside"),
         ];
