@@ -6,7 +6,7 @@ web_image
 check "a service runs on all hosts" muster_on 1 service create -d --name web --replicas 3 --publish 8080:80 "$image"
 within 40 "three replicas" running_are 1 web 3
 for h in 2 3; do daemon_kill $h KILL; done
-refuses "without a majority nothing is written" "" muster_on 1 service update -d --replicas 4 web
+refuses "without a majority nothing is written" "leader" muster_on 1 service update -d --replicas 4 web
 refuses "a pool is not for a cluster that goes on" "default-addr-pool" muster_on 1 init --force-new-cluster --default-addr-pool 10.9.0.0/16
 check "host 1 goes on alone" muster_on 1 init --force-new-cluster
 within 20 "it is the only manager and leads" nodes_are 1 1 'Ready Leader'

@@ -15,6 +15,7 @@ pub mod check;
 pub mod disk;
 pub mod doors;
 pub mod faults;
+pub mod loss;
 pub mod managers;
 pub mod net;
 pub mod places;
@@ -84,6 +85,18 @@ pub fn run(seed: u64, options: Options) -> Result<Report, Box<Failure>> {
     let mut world = World::new(seed, options);
     match world.run() {
         Ok(report) => Ok(report),
+        Err(broken) => Err(Box::new(Failure { seed, at_us: world.now, broken, trace: world.take_trace() })),
+    }
+}
+
+/// Runs one seed of a cluster whose leader's host is lost for good, and that nothing else happens to.
+///
+/// # Errors
+/// As [`run`].
+pub fn lose_leader(seed: u64, options: Options) -> Result<loss::Loss, Box<Failure>> {
+    let mut world = World::new(seed, options);
+    match world.lose_leader() {
+        Ok(loss) => Ok(loss),
         Err(broken) => Err(Box::new(Failure { seed, at_us: world.now, broken, trace: world.take_trace() })),
     }
 }

@@ -118,6 +118,16 @@ impl Script {
         Self { lines }
     }
 
+    /// A service with two tasks for each host, and one change that is asked for soon after `at`.
+    pub fn around_a_loss(hosts: usize, at: Time) -> Self {
+        let mut founding = vec![(0, Ask::Init)];
+        founding.extend((1..hosts).map(|host| (100 * MS, Ask::Register { host })));
+        let replicas = 2 * hosts as u64;
+        founding.push((FOUNDED, Ask::Create { name: "web".into(), replicas, network: None }));
+        let change = vec![(at + 100 * MS, Ask::Network { name: "after".into(), attachable: false })];
+        Self { lines: [founding, change].map(|asks| Line { asks, ..Line::default() }).into() }
+    }
+
     /// Everything was asked for and answered.
     pub fn is_done(&self) -> bool {
         self.lines.iter().all(|line| line.next == line.asks.len())

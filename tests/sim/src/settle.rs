@@ -43,7 +43,23 @@ impl World {
             .or_else(|| self.places(state))
     }
 
-    fn is_leader(&self, host: usize) -> bool {
+    /// Which service is not run as it should be by hosts that live, as the leader knows it; `None`: all are.
+    pub(crate) fn not_running(&self) -> Option<String> {
+        let Some(leader) = (0..self.hosts.len()).find(|at| self.is_leader(*at)) else {
+            return Some("nobody leads".into());
+        };
+        let state = self.hosts[leader].manager.as_ref().map(|half| half.manager.state())?;
+        let lost = |task: &&std::sync::Arc<muster_model::cluster::Task>| {
+            let host = task.node.and_then(|node| self.host_of(node));
+            task.desired <= TaskState::Running && host.is_some_and(|host| !self.hosts[host].up)
+        };
+        match state.tasks().find(lost) {
+            Some(task) => Some(format!("task {} is on a host that is lost", task.id)),
+            None => services(state),
+        }
+    }
+
+    pub(crate) fn is_leader(&self, host: usize) -> bool {
         self.hosts[host].manager.as_ref().is_some_and(|half| half.manager.is_leader())
     }
 

@@ -221,14 +221,19 @@ impl World {
         }
         self.queue.add(self.heal_at, Event::Heal);
         while !self.settled {
-            let Some((at, event)) = self.queue.pop() else { return Err("nothing is left to happen".into()) };
-            self.now = at;
-            self.report.events += 1;
-            self.happen(event)?;
+            self.next_event()?;
         }
         self.report.virtual_us = self.now;
         self.report.commits = self.checker.commits;
         Ok(self.report)
+    }
+
+    /// The next thing happens.
+    pub(crate) fn next_event(&mut self) -> Result<(), Broken> {
+        let Some((at, event)) = self.queue.pop() else { return Err("nothing is left to happen".into()) };
+        self.now = at;
+        self.report.events += 1;
+        self.happen(event)
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Broken> {

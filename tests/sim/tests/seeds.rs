@@ -3,7 +3,7 @@
 //! `MUSTER_SIM_SEEDS=n` runs n seeds instead of 2000; `MUSTER_SIM_SEED=k` runs only seed k and prints its trace, also when
 //! it keeps all promises. A failing seed prints its trace and how to replay it.
 
-use muster_sim::{Failure, Options, Report, run, run_with_trace_on_failure};
+use muster_sim::{Failure, Options, Report, lose_leader, loss::Loss, run, run_with_trace_on_failure};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -65,6 +65,20 @@ fn a_seed_replays_exactly() {
 fn containers_of_no_service_are_given_places() {
     let places = (1..=40).map(|seed| run(seed, Options::default()).map_or(0, |report| report.places)).sum::<u64>();
     assert!(places > 40, "{places} places in 40 seeds: what is said of them says little");
+}
+
+/// The README's promise: a lost node's tasks run elsewhere within 10 s of its last sign of life, here the leader's own, and
+/// the others take writes within 2 s.
+#[test]
+fn after_the_loss_of_the_leaders_host_writes_are_accepted_within_2_s_and_its_tasks_run_elsewhere_within_10_s() {
+    let losses =
+        (1..=100).map(|seed| lose_leader(seed, Options::default()).unwrap_or_else(|failure| panic!("{failure}")));
+    let worst = losses.fold(Loss::default(), |worst, loss| Loss {
+        accepted_us: worst.accepted_us.max(loss.accepted_us),
+        moved_us: worst.moved_us.max(loss.moved_us),
+    });
+    println!("the slowest of 100: {worst:?}");
+    assert!(worst.accepted_us <= 2_000_000 && worst.moved_us <= 10_000_000, "{worst:?}");
 }
 
 fn summary(report: Report) -> (u64, u64, u64, u64) {
