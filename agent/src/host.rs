@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use muster_calls::{Cluster, Engine, Error, InitCluster, JoinCluster, Result};
 use muster_controller::Founding;
 use muster_engine::LocalEngine;
-use muster_model::{NodeId, cluster::ClusterSpec, net::Subnet};
+use muster_model::{NodeId, net::Subnet};
 use muster_mtls::{Caller, CallerKind, JoinToken};
 use muster_proto::Target;
 use muster_telemetry::recent::Buffer;
@@ -219,8 +219,10 @@ impl Host {
         let pool = init.address_pool.unwrap_or_else(|| DEFAULT_POOL.parse::<Subnet>().expect("a subnet"));
         let prefix = init.subnet_prefix.unwrap_or(DEFAULT_PREFIX);
         let description = describe(&self.config, addr);
-        let founding = Founding::new(ClusterSpec::default(), pool, prefix, description, addr)
-            .map_err(|e| Error::internal(said(e.into())))?;
+        let spec = init.spec.unwrap_or_default();
+        spec.validate().map_err(Error::from)?;
+        let founding =
+            Founding::new(spec, pool, prefix, description, addr).map_err(|e| Error::internal(said(e.into())))?;
         let id = founding.first.node;
         let member = Member::start(&self, listen, addr, Origin::Founded(Box::new(founding)))
             .await
@@ -234,6 +236,9 @@ impl Host {
     async fn init_alone(self: &Arc<Self>, init: InitCluster) -> Result<NodeId> {
         if init.address_pool.is_some() || init.subnet_prefix.is_some() {
             return Err(Error::invalid("default-addr-pool: a cluster that goes on keeps its own"));
+        }
+        if init.spec.is_some() {
+            return Err(Error::invalid("a cluster that goes on keeps its settings: update it afterwards"));
         }
         let member = self.member().ok_or_else(|| {
             Error::unavailable("This node is not part of a swarm: --force-new-cluster goes on with a manager's state")

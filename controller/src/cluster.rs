@@ -14,7 +14,7 @@ use muster_calls::{
 use muster_controller_core::{Call, Reply, cluster_services, service_status, tasks_for_people};
 use muster_model::{
     NetworkId, NodeId, ServiceId,
-    cluster::{Network, Node, OperatorCertificate, Service, Task, Version},
+    cluster::{ClusterSpec, Network, Node, OperatorCertificate, Service, Task, Version},
     spec::{NetworkSpec, NodeSpec, Role, ServiceSpec},
 };
 use muster_mtls::{Caller, CallerKind, CertRole, JoinToken, new_secret, require_of};
@@ -243,6 +243,11 @@ impl Cluster for Face {
 
     async fn cluster(&self) -> Result<muster_model::cluster::Cluster> {
         routed!(self, "cluster", true, async { without_secrets(&self.view().await?) }, |c| c.cluster())
+    }
+
+    async fn cluster_update(&self, version: Version, spec: ClusterSpec) -> Result<()> {
+        let call = Call::ClusterUpdate { version, spec: spec.clone() };
+        routed!(self, "cluster_update", false, self.done(call.clone()), |c| c.cluster_update(version, spec.clone()))
     }
 
     async fn join_tokens(&self) -> Result<JoinTokens> {

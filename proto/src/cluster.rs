@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use muster_calls::*;
 use muster_model::{
     NetworkId, NodeId, ServiceId,
-    cluster::{Network, OperatorCertificate, Task, Version},
+    cluster::{ClusterSpec, Network, OperatorCertificate, Task, Version},
     spec::{NetworkSpec, NodeSpec, ServiceSpec},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -180,6 +180,7 @@ cluster_calls! {
         join join(join: JoinCluster) -> NodeId;
         leave leave(force: bool) -> ();
         cluster inspect() -> muster_model::cluster::Cluster;
+        cluster_update update(version: Version, spec: ClusterSpec) -> ();
         join_tokens join_tokens() -> JoinTokens;
         rotate_join_tokens rotate_join_tokens(worker: bool, manager: bool) -> JoinTokens;
         node_list node_list() -> Vec<NodeView>;

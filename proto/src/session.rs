@@ -39,6 +39,8 @@ pub enum FromLeader {
         role: String,
         /// Serials of operators' certificates that are called back.
         revoked: Vec<String>,
+        /// How often to say that one lives from now on; `None`: as it was.
+        heartbeat: Option<Duration>,
     },
     ReportsTaken {
         sequence: u64,
@@ -93,7 +95,12 @@ impl FromLeader {
             Of::Assignments(of) => {
                 Self::Assignments(rmp_serde::from_slice(&of.update).map_err(|e| invalid("assignments.update", &e))?)
             }
-            Of::Managers(of) => Self::Managers { managers: managers(of.managers), role: of.role, revoked: of.revoked },
+            Of::Managers(of) => Self::Managers {
+                managers: managers(of.managers),
+                role: of.role,
+                revoked: of.revoked,
+                heartbeat: (of.heartbeat_period_ms != 0).then(|| Duration::from_millis(of.heartbeat_period_ms)),
+            },
             Of::ReportsTaken(of) => Self::ReportsTaken { sequence: of.sequence },
             Of::Refused(of) => {
                 let Ok(id) = of.id.parse() else { return Ok(None) };

@@ -7,6 +7,10 @@ refuses "a host without a cluster says so" "not a swarm manager" muster_on 1 ser
 refuses "nor is there anything to go on with alone" "not part of a swarm" muster_on 1 init --force-new-cluster
 check "muster init founds a cluster" muster_on 1 init --advertise-addr "$(host_ip 1)"
 refuses "a second init is refused" "already part of a swarm" muster_on 1 init
+refuses "a timeout of nodes that is out of bounds is refused" "NodeTimeout" muster_on 1 cluster update --node-timeout 1ms
+check "the timeout of nodes is set" muster_on 1 cluster update --node-timeout 4s
+set_so() { muster_on 1 cluster inspect | tr -d ' \n' | grep -qF '"node_timeout":{"secs":4,"nanos":0}'; }
+check "and shown" set_so
 worker=$(muster_on 1 join-token -q worker); manager=$(muster_on 1 join-token -q manager)
 wrong_digest=$(echo "$worker" | sed 's/-[0-9a-f]\{64\}-/-'"$(printf '0%.0s' $(seq 64))"'-/')
 wrong_secret=${worker%-*}-0000000000000000000000000
@@ -75,10 +79,20 @@ within 30 "with its service" running_are 3 web 2
 leads() { muster_on "$1" node ls --format '{{.Hostname}} {{.ManagerStatus}}' | grep -q "^${P}host$1 Leader"; }
 leaver=3; stayer=1; leads 3 && { leaver=1; stayer=3; }
 refuses "a manager does not leave unless it is forced" "force" muster_on $leaver leave
+# Its certificate has months to go: what it opens once its node is removed, by the calls that no context makes.
+cp "$W/h$leaver/data/cluster/identity.pem" "$W/leaver.pem"
+spans() {
+  printf '\0\0\0\0\0' | curl -sk --http2 -m 5 -D - -o /dev/null --cert "$W/leaver.pem" --key "$W/leaver.pem" -H 'content-type: application/grpc' \
+    -H 'te: trailers' --data-binary @- "https://$(host_ip $stayer):2377/muster.v1.Traces/Get" | tr -d '\r' | grep -i "^$1"
+}
+reads_spans() { spans 'HTTP/2 200' && ! spans 'grpc-status: 7'; }
+check "a manager may read spans" reads_spans
 check "with force it does" muster_on $leaver leave --force
 within 20 "the other one leads alone" leads $stayer
 gone() { [ "$(muster_on $stayer node ls --format '{{.Hostname}} {{.Status}}' | grep -c "^${P}host$leaver Ready")" = 0 ]; }
 within 20 "the one that left is not ready any more" gone
+check "its node is removed" muster_on $stayer node rm --force "${P}host$leaver"
+check "its certificate reads no spans" spans 'grpc-status: 7'
 within 40 "the service runs on what is left" running_are $stayer web 2
 
 # A node that is removed hears of it: it ends its tasks and is free again.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use muster_calls::*;
 use muster_model::{
     NetworkId, NodeId, ServiceId,
-    cluster::{Network, OperatorCertificate, Task, Version},
+    cluster::{ClusterSpec, Network, OperatorCertificate, Task, Version},
     spec::{NetworkSpec, NodeSpec, ServiceSpec},
 };
 use std::sync::Arc;
@@ -84,6 +84,7 @@ macro_rules! forwarded {
 forwarded! { {
     cluster() -> muster_model::cluster::Cluster;
     join_tokens() -> JoinTokens;
+    cluster_update(version: Version, spec: ClusterSpec) -> ();
     rotate_join_tokens(worker: bool, manager: bool) -> JoinTokens;
     node_list() -> Vec<NodeView>;
     node_inspect(name: &str) -> NodeView;

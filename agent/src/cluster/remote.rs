@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use muster_calls::*;
 use muster_model::{
     NetworkId, NodeId, ServiceId,
-    cluster::{Network, OperatorCertificate, Task, Version},
+    cluster::{ClusterSpec, Network, OperatorCertificate, Task, Version},
     spec::{NetworkSpec, NodeSpec, ServiceSpec},
 };
 use muster_proto::RemoteCluster;
@@ -151,6 +151,7 @@ asked! {
         network_list() -> Vec<Network>;
     }
     changes {
+        cluster_update(version: Version, spec: ClusterSpec) -> ();
         rotate_join_tokens(worker: bool, manager: bool) -> JoinTokens;
         node_update(id: NodeId, version: Version, spec: NodeSpec) -> ();
         operator_revoke(name: &str) -> Vec<OperatorCertificate>;

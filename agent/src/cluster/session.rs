@@ -153,8 +153,8 @@ impl Session {
         tx: mpsc::Sender<v1::AgentMessage>,
         opened: &mut bool,
     ) -> End {
-        let mut heartbeat = tokio::time::interval(Duration::from_secs(1));
-        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut beats = Duration::from_secs(1);
+        let mut heartbeat = beating(beats);
         loop {
             let message = tokio::select! {
                 message = stream.message() => message,
@@ -191,14 +191,18 @@ impl Session {
             let event = match FromLeader::read(message) {
                 Ok(Some(FromLeader::Welcome { heartbeat: period })) => {
                     *opened = true;
-                    heartbeat = tokio::time::interval(period.clamp(HEARTBEAT.start, HEARTBEAT.end));
-                    heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                    beats = period;
+                    heartbeat = beating(beats);
                     // Orders of an earlier session: the worker says everything again.
                     while self.orders.try_recv().is_ok() {}
                     Event::Opened
                 }
                 Ok(Some(FromLeader::Assignments(update))) => Event::Update(update),
-                Ok(Some(FromLeader::Managers { managers, role, revoked })) => {
+                Ok(Some(FromLeader::Managers { managers, role, revoked, heartbeat: period })) => {
+                    if let Some(period) = period.filter(|period| *period != beats) {
+                        beats = period;
+                        heartbeat = beating(beats);
+                    }
                     Event::Managers { managers, role, revoked }
                 }
                 Ok(Some(FromLeader::ReportsTaken { sequence })) => Event::Taken(sequence),
@@ -214,6 +218,13 @@ impl Session {
             }
         }
     }
+}
+
+/// Heartbeats from now on, the first at once.
+fn beating(period: Duration) -> tokio::time::Interval {
+    let mut heartbeat = tokio::time::interval(period.clamp(HEARTBEAT.start, HEARTBEAT.end));
+    heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    heartbeat
 }
 
 /// What a refusal means. A node that is no member any more is told so by PERMISSION_DENIED.

@@ -4,8 +4,10 @@ mod service;
 mod words;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use muster_model::net::Subnet;
+use muster_model::{cluster::ClusterSpec, net::Subnet};
 pub use service::{Create, LogArgs, Service, Update};
+use std::time::Duration;
+use words::duration;
 pub use words::{mount, pair, port};
 
 /// Many Linux machines as one Docker.
@@ -76,6 +78,8 @@ pub enum Command {
         /// others and had not reached it is lost: choose the manager that was up to date last.
         #[arg(long)]
         force_new_cluster: bool,
+        #[command(flatten)]
+        settings: Settings,
     },
     /// Make this host a member of a cluster.
     #[command(
@@ -105,6 +109,9 @@ pub enum Command {
         rotate: bool,
         role: RoleArg,
     },
+    /// Settings of the whole cluster.
+    #[command(subcommand)]
+    Cluster(Cluster),
     /// Leave the cluster.
     #[command(after_help = "Examples:\n  muster leave\n  muster leave --force")]
     Leave {
@@ -281,6 +288,49 @@ pub enum AvailabilityArg {
     Active,
     Pause,
     Drain,
+}
+
+#[derive(Subcommand)]
+pub enum Cluster {
+    /// The cluster and its settings, as JSON.
+    #[command(after_help = "Example:\n  muster cluster inspect")]
+    Inspect,
+    /// Change settings; those that are not given stay as they are.
+    #[command(after_help = "Example:\n  muster cluster update --node-timeout 2s")]
+    Update {
+        #[command(flatten)]
+        settings: Settings,
+    },
+}
+
+/// What can be set for a cluster.
+#[derive(clap::Args, Debug, Default)]
+pub struct Settings {
+    /// A host that was silent for this long is lost, and its tasks run elsewhere. By default 5s.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub node_timeout: Option<Duration>,
+    /// How long certificates of nodes are valid; they are renewed in time. By default 90days.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub cert_expiry: Option<Duration>,
+    /// Tasks that have ended which are kept for each slot, for `service ps`. By default 5.
+    #[arg(long, value_name = "N")]
+    pub task_history_limit: Option<u32>,
+}
+
+impl Settings {
+    /// These settings over others; `None`: none is given.
+    pub fn over(&self, old: ClusterSpec) -> Option<ClusterSpec> {
+        if self.node_timeout.is_none() && self.cert_expiry.is_none() && self.task_history_limit.is_none() {
+            return None;
+        }
+        let mut spec = match self.node_timeout {
+            Some(timeout) => old.with_node_timeout(timeout),
+            None => old,
+        };
+        spec.certificate_lifetime = self.cert_expiry.unwrap_or(spec.certificate_lifetime);
+        spec.task_history_limit = self.task_history_limit.unwrap_or(spec.task_history_limit);
+        Some(spec)
+    }
 }
 
 #[derive(Subcommand)]

@@ -19,7 +19,7 @@ use muster_model::{
 };
 use muster_plan::{IdSource, first_ingress, new_network};
 use muster_state::{Change, Expect, Group, Key, Kind, State};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 /// What a decision may look at.
 pub(crate) struct View<'a> {
@@ -88,7 +88,7 @@ fn init(view: &View<'_>, ids: &mut IdSource, new: &NewCluster, first: &Registrat
     if view.state.cluster().is_some() {
         return Err(conflict("this node is part of a cluster already"));
     }
-    check_cluster_spec(&new.spec)?;
+    new.spec.validate()?;
     if new.subnet_prefix < new.address_pool.prefix() || !(8..=29).contains(&new.subnet_prefix) {
         let why = format!(
             "/{} networks cannot be cut from {}: expected a prefix of 8 to 29 within it",
@@ -120,22 +120,9 @@ fn init(view: &View<'_>, ids: &mut IdSource, new: &NewCluster, first: &Registrat
     Ok(propose(expects, changes, Answer::Plain(Reply::Node(first.node))))
 }
 
-fn check_cluster_spec(spec: &ClusterSpec) -> Result<(), Invalid> {
-    if spec.heartbeat_period < Duration::from_millis(50) {
-        return Err(Invalid::new("Dispatcher.HeartbeatPeriod", "expected 50 ms or more"));
-    }
-    if spec.node_timeout < spec.heartbeat_period * 2 {
-        return Err(Invalid::new("Dispatcher.NodeTimeout", "expected at least twice the heartbeat period"));
-    }
-    if spec.certificate_lifetime < Duration::from_secs(60) {
-        return Err(Invalid::new("CAConfig.NodeCertExpiry", "expected one minute or more"));
-    }
-    Ok(())
-}
-
 fn cluster_update(old: &Arc<Cluster>, version: Version, spec: &ClusterSpec) -> Result<Decision, CallError> {
     out_of_sequence(Key::Cluster, version, old.meta.version)?;
-    check_cluster_spec(spec)?;
+    spec.validate()?;
     let new = Cluster { spec: spec.clone(), ..Cluster::clone(old) };
     Ok(done(vec![Expect::version(Key::Cluster, version)], vec![Change::put(new)]))
 }

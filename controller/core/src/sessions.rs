@@ -131,6 +131,11 @@ impl Sessions {
     /// Takes in that nodes came, went, or were said to be other than they are. `left`: who said that it leaves.
     pub fn applied(&mut self, events: &[Event], left: Option<NodeId>, now: Now, out: &mut Effects) {
         for event in events {
+            if let (Some(Object::Cluster(before)), Some(Object::Cluster(after))) = (&event.before, &event.after)
+                && before.spec.node_timeout != after.spec.node_timeout
+            {
+                self.give_time(after.spec.node_timeout, now);
+            }
             let Key::Node(id) = event.key else { continue };
             let Some(Object::Node(node)) = &event.after else {
                 self.forget(id, CloseReason::NotMember, out);
@@ -149,6 +154,12 @@ impl Sessions {
                 self.lives.remove(&id);
             }
         }
+    }
+
+    /// Another timeout holds. Nobody is blamed for a silence that was within the old timeout.
+    fn give_time(&mut self, timeout: Duration, now: Now) {
+        self.lives.values_mut().for_each(|life| life.heard = now.mono);
+        self.check_at = now.mono + timeout;
     }
 
     fn forget(&mut self, node: NodeId, why: CloseReason, out: &mut Effects) {

@@ -26,6 +26,36 @@ fn tasks_of_a_lost_node_run_elsewhere_within_the_timeout() {
 }
 
 #[test]
+fn a_shorter_timeout_counts_a_silent_node_down_sooner_and_blames_nobody_for_the_time_before() {
+    let mut c = Cluster::new(2);
+    let web = c.create(service("web", 6));
+    c.settle();
+    let state = |c: &Cluster, n| c.state().node(node_id(n)).expect("known").status.state;
+    c.disconnect(3);
+    c.pass(SECOND * 3);
+    let now = c.state().cluster().expect("founded").clone();
+    let spec = now.spec.clone().with_node_timeout(SECOND * 2);
+    c.ok(Call::ClusterUpdate { version: now.meta.version, spec: spec.clone() });
+    c.pass(Duration::from_millis(1_750));
+    assert_ne!(state(&c, 3), NodeState::Down, "it may come back");
+    c.pass(Duration::from_millis(250));
+    assert_eq!((state(&c, 2), state(&c, 3)), (NodeState::Ready, NodeState::Down));
+    c.disconnect(2);
+    c.pass(SECOND * 2);
+    c.settle();
+    assert_eq!(state(&c, 2), NodeState::Down);
+    assert_eq!(c.running(web).into_iter().collect::<Vec<_>>(), [(node_id(1), 6)]);
+
+    let stale = c.call(Call::ClusterUpdate { version: now.meta.version, spec: spec.clone() });
+    assert!(matches!(stale, Err(CallError::OutOfSequence { .. })), "{stale:?}");
+    let version = c.state().cluster().expect("founded").meta.version;
+    for bad in [Duration::from_millis(1), Duration::MAX] {
+        let refused = c.call(Call::ClusterUpdate { version, spec: spec.clone().with_node_timeout(bad) });
+        assert!(matches!(&refused, Err(CallError::Invalid(e)) if e.field == "NodeTimeout"), "{refused:?}");
+    }
+}
+
+#[test]
 fn a_node_that_returns_is_told_to_stop_what_was_replaced_and_its_orphans_are_forgotten() {
     let mut c = Cluster::new(2);
     let web = c.create(service("web", 6));

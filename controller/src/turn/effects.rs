@@ -91,8 +91,11 @@ impl Turn {
                 self.close_later(node);
             }
         }
-        if applied.events.iter().any(concerns_managers) {
+        let managers = applied.events.iter().any(concerns_managers);
+        if managers {
             self.refresh_addresses();
+        }
+        if managers || applied.events.iter().any(|e| e.key == Key::Cluster) {
             self.tell_managers(None);
         }
     }

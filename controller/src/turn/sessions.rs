@@ -203,8 +203,8 @@ impl Turn {
         not_leader(addr)
     }
 
-    /// Tells each agent (or the one of a session) where managers are, which role its node is to have and which certificates open
-    /// no door, if that is news.
+    /// Tells each agent (or the one of a session) where managers are, which role its node is to have, which certificates open
+    /// no door and how often it is to say that it lives, if that is news.
     pub(super) fn tell_managers(&mut self, only: Option<SessionId>) {
         if self.sessions.open.is_empty() {
             return;
@@ -215,14 +215,15 @@ impl Turn {
         managers.sort();
         let managers: Vec<_> = managers.into_iter().map(|(id, addr)| address(*id, *addr)).collect();
         let revoked: Vec<_> = state.cluster().iter().flat_map(|c| c.revoked_serials()).map(str::to_owned).collect();
+        let heartbeat_period_ms = state.cluster().map_or(0, |c| c.spec.heartbeat_period.as_millis() as u64);
         let mut news = Vec::new();
         let asked = self.sessions.open.iter_mut().filter(|(session, _)| only.is_none_or(|only| only == **session));
         for (session, sink) in asked {
             let wanted = state.node(sink.node).map_or(Role::Worker, |n| n.spec.role);
             // Who is in consensus still needs a manager's certificate to get out of it in order.
             let role = if membership.contains(sink.node.raft_id()) { Role::Manager } else { wanted };
-            let message =
-                v1::Managers { managers: managers.clone(), role: role.as_str().to_owned(), revoked: revoked.clone() };
+            let (managers, role) = (managers.clone(), role.as_str().to_owned());
+            let message = v1::Managers { managers, role, revoked: revoked.clone(), heartbeat_period_ms };
             if sink.managers.as_ref() != Some(&message) {
                 sink.managers = Some(message.clone());
                 news.push((*session, message));

@@ -4,7 +4,7 @@ use crate::{Ask, Error, LogChunk, Logs, Placed, Result, Stream};
 use async_trait::async_trait;
 use muster_model::{
     ClusterId, NetworkId, NodeId, ServiceId, TaskId,
-    cluster::{Network, Node, OperatorCertificate, Service, Task, Version},
+    cluster::{ClusterSpec, Network, Node, OperatorCertificate, Service, Task, Version},
     spec::{NetworkSpec, NodeSpec, Role, ServiceSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,9 @@ pub struct InitCluster {
     /// Pool that subnets of networks are cut from; `None`: the default.
     pub address_pool: Option<muster_model::net::Subnet>,
     pub subnet_prefix: Option<u8>,
+    /// `None`: the defaults.
+    #[serde(default)]
+    pub spec: Option<ClusterSpec>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +120,8 @@ pub trait Cluster: Send + Sync + 'static {
     /// `Conflict` for a manager unless `force`.
     async fn leave(&self, force: bool) -> Result<()>;
     async fn cluster(&self) -> Result<muster_model::cluster::Cluster>;
+    /// Changes the settings of the whole cluster; `version`: of the one they were read from.
+    async fn cluster_update(&self, version: Version, spec: ClusterSpec) -> Result<()>;
     async fn join_tokens(&self) -> Result<JoinTokens>;
     async fn rotate_join_tokens(&self, worker: bool, manager: bool) -> Result<JoinTokens>;
 

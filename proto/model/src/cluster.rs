@@ -3,12 +3,13 @@
 use crate::{
     AttachmentId, ClusterId, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
     net::{Mac, Protocol, Subnet},
-    spec::{Labels, NetworkSpec, NodeSpec, PublishMode, Role, ServiceSpec, TaskSpec},
+    spec::{Invalid, Labels, NetworkSpec, NodeSpec, PublishMode, Role, ServiceSpec, TaskSpec},
 };
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     sync::Arc,
     time::Duration,
 };
@@ -102,6 +103,43 @@ impl Default for ClusterSpec {
             task_history_limit: 5,
             certificate_lifetime: Duration::from_secs(90 * 24 * 3600),
         }
+    }
+}
+
+impl ClusterSpec {
+    /// What a heartbeat's period may be: more often is all that a manager would do, more rarely tells nobody anything.
+    const HEARTBEATS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+    const NODE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(24 * 3600);
+    /// The longest is half of what the authority itself has.
+    const LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(10 * 365 * 24 * 3600);
+
+    /// A silent node is lost after this long; agents say as often that they live as that needs.
+    #[must_use]
+    pub fn with_node_timeout(self, timeout: Duration) -> Self {
+        let period = (timeout / 5).clamp(*Self::HEARTBEATS.start(), Duration::from_secs(5));
+        Self { heartbeat_period: period, node_timeout: timeout, ..self }
+    }
+
+    /// Agents say so often that they live; three that are missed make a node lost, as in Docker.
+    #[must_use]
+    pub fn with_heartbeat_period(self, period: Duration) -> Self {
+        Self { heartbeat_period: period, node_timeout: period.saturating_mul(3), ..self }
+    }
+
+    /// # Errors
+    /// The first setting that is out of its bounds, with these.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        let within = |field: &str, value: Duration, bounds: &RangeInclusive<Duration>| {
+            let why = || format!("{value:?}: expected {:?} to {:?}", bounds.start(), bounds.end());
+            if bounds.contains(&value) { Ok(()) } else { Err(Invalid::new(field, why())) }
+        };
+        within("Dispatcher.HeartbeatPeriod", self.heartbeat_period, &Self::HEARTBEATS)?;
+        within("NodeTimeout", self.node_timeout, &Self::NODE_TIMEOUTS)?;
+        if self.node_timeout < self.heartbeat_period * 2 {
+            let why = format!("{:?}: expected at least twice the period of heartbeats", self.node_timeout);
+            return Err(Invalid::new("NodeTimeout", why));
+        }
+        within("CAConfig.NodeCertExpiry", self.certificate_lifetime, &Self::LIFETIMES)
     }
 }
 

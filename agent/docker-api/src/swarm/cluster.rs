@@ -5,7 +5,7 @@ use super::{
     member_of,
     parse::{refuse_rest, says_nothing},
     show,
-    words::{given, token_read},
+    words::{duration, given, nanos, token_read},
 };
 use crate::{
     call::Call,
@@ -14,7 +14,7 @@ use crate::{
 };
 use http::StatusCode;
 use muster_calls::{Cluster, Error, InitCluster, JoinCluster, Kind};
-use muster_model::spec::Invalid;
+use muster_model::{cluster::ClusterSpec, spec::Invalid};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -53,7 +53,8 @@ pub(crate) async fn init(mut call: Call) -> Outcome {
 fn init_of(doc: InitDoc) -> Result<InitCluster, Error> {
     refuse_rest("", &doc.rest)?;
     refuse_availability(&doc.availability)?;
-    refuse_spec(&doc.spec)?;
+    let (spec, rest) = settings(&doc.spec, &ClusterSpec::default())?;
+    refuse_spec(&rest)?;
     let pool = match doc.default_addr_pool.as_slice() {
         [] => None,
         [pool] => Some(
@@ -77,6 +78,7 @@ fn init_of(doc: InitDoc) -> Result<InitCluster, Error> {
         force_new_cluster: doc.force_new_cluster,
         address_pool: pool,
         subnet_prefix: prefix,
+        spec: (spec != ClusterSpec::default()).then_some(spec),
     })
 }
 
@@ -87,6 +89,36 @@ fn refuse_availability(text: &str) -> Result<(), Error> {
             "Availability {other:?} from the start (update the node afterwards)"
         ))),
     }
+}
+
+/// The settings that there are, read out of a swarm's spec: what it does not say stays as it is. Answers with the rest of it,
+/// too.
+///
+/// # Errors
+/// `Invalid`, naming the field.
+fn settings(spec: &Value, now: &ClusterSpec) -> Result<(ClusterSpec, Value), Error> {
+    let (mut next, mut rest) = (now.clone(), spec.clone());
+    let mut take = |part: &str, field: &str| -> Result<Option<i64>, Error> {
+        let value = rest.get_mut(part).and_then(Value::as_object_mut).and_then(|part| part.remove(field));
+        let Some(value) = value.filter(|v| !v.is_null()) else { return Ok(None) };
+        let number = value.as_i64();
+        let wrong = || Invalid::new(format!("Spec.{part}.{field}"), format!("{value}: expected a whole number"));
+        number.map(Some).ok_or_else(|| wrong().into())
+    };
+    // As everywhere in the API, no time is no word.
+    if let Some(n) = take("Dispatcher", "HeartbeatPeriod")?.filter(|n| *n != 0 && *n != nanos(now.heartbeat_period)) {
+        next = next.with_heartbeat_period(duration("Spec.Dispatcher.HeartbeatPeriod", n)?);
+    }
+    if let Some(n) = take("CAConfig", "NodeCertExpiry")?.filter(|n| *n != 0) {
+        next.certificate_lifetime = duration("Spec.CAConfig.NodeCertExpiry", n)?;
+    }
+    if let Some(n) = take("Orchestration", "TaskHistoryRetentionLimit")? {
+        let field = "Spec.Orchestration.TaskHistoryRetentionLimit";
+        let wrong = || Invalid::new(field, format!("{n}: expected 0 to {}", u32::MAX));
+        next.task_history_limit = u32::try_from(n).map_err(|_| wrong())?;
+    }
+    next.validate()?;
+    Ok((next, rest))
 }
 
 fn refuse_spec(spec: &Value) -> Result<(), Error> {
@@ -128,7 +160,7 @@ pub(crate) async fn leave(call: Call) -> Outcome {
     }
 }
 
-/// Turns tokens over; a changed setting is refused by its name.
+/// Changes the settings that there are and turns tokens over; any other that is changed is refused by its name.
 pub(crate) async fn update(mut call: Call) -> Outcome {
     let spec: Value = call.document().await?;
     let version = super::version_of(&call, "swarm")?;
@@ -140,7 +172,11 @@ pub(crate) async fn update(mut call: Call) -> Outcome {
     if now.meta.version != version {
         return Err(Error::new(Kind::OutOfSequence, "rpc error: code = Unknown desc = update out of sequence").into());
     }
-    refuse_changes("Spec", &spec, &show::cluster_spec(&now.spec))?;
+    let (next, rest) = settings(&spec, &now.spec)?;
+    refuse_changes("Spec", &rest, &show::cluster_spec(&now.spec))?;
+    if next != now.spec {
+        cluster.cluster_update(version, next).await?;
+    }
     let (worker, manager) = (call.query.flag("rotateWorkerToken"), call.query.flag("rotateManagerToken"));
     if worker || manager {
         cluster.rotate_join_tokens(worker, manager).await?;
@@ -196,8 +232,31 @@ mod tests {
         let now = show::cluster_spec(&muster_model::cluster::ClusterSpec::default());
         assert!(refuse_changes("Spec", &now, &now).is_ok());
         let mut asked = now.clone();
-        asked["Orchestration"]["TaskHistoryRetentionLimit"] = json!(9);
+        asked["Raft"]["SnapshotInterval"] = json!(9);
         let e = refuse_changes("Spec", &asked, &now).expect_err("changed");
-        assert!(e.message.contains("Spec.Orchestration.TaskHistoryRetentionLimit"), "{}", e.message);
+        assert!(e.message.contains("Spec.Raft.SnapshotInterval"), "{}", e.message);
+    }
+
+    #[test]
+    fn the_settings_that_there_are_are_read_out_of_a_swarms_spec() {
+        let now = ClusterSpec::default();
+        let asked = json!({"Dispatcher":{"HeartbeatPeriod":2_000_000_000},"CAConfig":{"NodeCertExpiry":3_600_000_000_000_i64},
+            "Orchestration":{"TaskHistoryRetentionLimit":0}});
+        let (next, rest) = settings(&asked, &now).expect("taken");
+        assert_eq!((next.heartbeat_period.as_secs(), next.node_timeout.as_secs()), (2, 6));
+        assert_eq!((next.certificate_lifetime.as_secs(), next.task_history_limit), (3600, 0));
+        assert!(refuse_spec(&rest).is_ok(), "nothing else is said: {rest}");
+        let own = now.clone().with_node_timeout(std::time::Duration::from_secs(30));
+        assert_eq!(settings(&show::cluster_spec(&own), &own).expect("unchanged").0, own);
+        for (asked, field) in [
+            (json!({"Dispatcher":{"HeartbeatPeriod":1}}), "HeartbeatPeriod"),
+            (json!({"Dispatcher":{"HeartbeatPeriod":-1}}), "HeartbeatPeriod"),
+            (json!({"Dispatcher":{"HeartbeatPeriod":"5s"}}), "HeartbeatPeriod"),
+            (json!({"CAConfig":{"NodeCertExpiry":i64::MAX}}), "NodeCertExpiry"),
+            (json!({"Orchestration":{"TaskHistoryRetentionLimit":-1}}), "TaskHistoryRetentionLimit"),
+        ] {
+            let e = settings(&asked, &now).expect_err(field);
+            assert!(e.message.contains(field), "{}", e.message);
+        }
     }
 }

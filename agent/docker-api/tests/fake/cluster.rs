@@ -26,6 +26,7 @@ struct State {
     services: Vec<Service>,
     networks: Vec<Network>,
     node_spec: Option<NodeSpec>,
+    spec: cluster::ClusterSpec,
 }
 
 #[derive(Default)]
@@ -147,11 +148,11 @@ impl Cluster for FakeCluster {
     }
 
     async fn cluster(&self) -> Result<cluster::Cluster> {
-        drop(self.state()?);
+        let spec = self.state()?.spec.clone();
         Ok(cluster::Cluster {
             id: ClusterId::from_u128(1),
             meta: Meta::default(),
-            spec: cluster::ClusterSpec::default(),
+            spec,
             ca_cert_pem: "PEM".into(),
             ca_key_sealed: Vec::new(),
             worker_secret: String::new(),
@@ -160,6 +161,11 @@ impl Cluster for FakeCluster {
             subnet_prefix: 24,
             operators: Vec::new(),
         })
+    }
+
+    async fn cluster_update(&self, _: Version, spec: cluster::ClusterSpec) -> Result<()> {
+        self.state()?.spec = spec;
+        Ok(())
     }
 
     async fn join_tokens(&self) -> Result<JoinTokens> {

@@ -1,11 +1,12 @@
 //! Founding, tokens, networks.
 
 use crate::{
-    args::{Network, RoleArg, Show, pair},
+    args::{Cluster as Settings, Network, RoleArg, Show, pair},
     connect::Host,
     render::{self, Row, cut},
     say,
 };
+use anyhow::Context as _;
 use muster_calls::{Cluster as _, InitCluster};
 use muster_model::spec::NetworkSpec;
 
@@ -21,6 +22,23 @@ pub async fn init(host: &Host, init: InitCluster) -> anyhow::Result<u8> {
     }
     say!("To add a worker, run on another host:\n\n    muster join --token {} {addr}\n", tokens.worker);
     say!("To add a manager: muster join-token manager");
+    Ok(0)
+}
+
+pub async fn settings(host: &Host, command: Settings) -> anyhow::Result<u8> {
+    let cluster = host.cluster();
+    let now = cluster.cluster().await?;
+    match command {
+        Settings::Inspect => say!("{}", serde_json::to_string_pretty(&now)?),
+        Settings::Update { settings } => {
+            let spec = settings
+                .over(now.spec)
+                .context("nothing is to be changed: give --node-timeout, --cert-expiry or --task-history-limit")?;
+            spec.validate()?;
+            cluster.cluster_update(now.meta.version, spec).await?;
+            say!("Cluster updated.");
+        }
+    }
     Ok(0)
 }
 

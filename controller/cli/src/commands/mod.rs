@@ -17,6 +17,7 @@ use crate::{
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use muster_calls::{Cluster as _, Engine as _};
+use muster_model::cluster::ClusterSpec;
 use std::io::Read as _;
 
 /// How long a list of contexts waits for the cluster.
@@ -63,6 +64,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
             default_addr_pool,
             default_addr_pool_mask_length,
             force_new_cluster,
+            settings,
         } => {
             let init = muster_calls::InitCluster {
                 advertise_addr,
@@ -70,6 +72,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
                 address_pool: default_addr_pool,
                 subnet_prefix: default_addr_pool_mask_length,
                 force_new_cluster,
+                spec: settings.over(ClusterSpec::default()),
             };
             cluster::init(&host, init).await
         }
@@ -80,6 +83,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::JoinToken { quiet, rotate, role } => cluster::join_token(&host, role, rotate, quiet).await,
+        Command::Cluster(c) => cluster::settings(&host, c).await,
         Command::Leave { force } => {
             host.cluster().leave(force).await?;
             say!("Node left the cluster.");
