@@ -25,8 +25,10 @@ inline int swap_addresses(struct __sk_buff *skb, struct packet *p)
 
 /* ARP (RFC 826): who has an address of this network? The host side of the veth pair, whoever it is. Unknown addresses are
  * not answered, so that the asking program gets EHOSTUNREACH. */
-inline int answer_arp(struct __sk_buff *skb, struct iface *from)
+outlined answer_arp(struct __sk_buff *skb, struct iface *from)
 {
+    if (!from)
+        return TC_ACT_SHOT;
     struct arp a;
     if (skb_load(skb, ETH_LEN, &a, sizeof a))
         return drop(D_MALFORMED);

@@ -53,7 +53,8 @@ outlined tunnel(struct __sk_buff *skb, struct packet *p, u32 scope, u32 vtep)
         return drop(D_REWRITE);
     struct tunnel_head h = {};
     h.ip.version_ihl = 0x45;
-    h.ip.len = htons(inner + sizeof h);
+    u32 total = inner + sizeof h;
+    h.ip.len = htons(total > 0xffff ? 0xffff : total);  /* more than fits is cut into segments yet, which are counted anew */
     h.ip.frag = htons(0x4000);
     h.ip.ttl = 64;
     h.ip.proto = IP_UDP;
@@ -91,18 +92,12 @@ outlined follow(struct __sk_buff *skb, struct packet *p, struct conn_key *key, s
 {
     if (!p || !key || !c)
         return TC_ACT_SHOT;
-    struct conn_key other = {};
-    conn_note(key, c, p, key->dir, &other);
-    u8 action = c->action, finished = (c->state & CONN_FINISHED) == CONN_FINISHED;
-    u32 scope = c->scope, out = c->ifindex, vtep = c->vtep;
-    if (action != CONN_VIA && (rewrite(skb, p, 0, c->saddr, c->sport) || rewrite(skb, p, 1, c->daddr, c->dport)))
+    u8 action = c->action;
+    u32 saddr = c->saddr, daddr = c->daddr, scope = c->scope, out = c->ifindex, vtep = c->vtep;
+    u16 sport = c->sport, dport = c->dport;
+    conn_note(key, c, p, key->dir);
+    if (action != CONN_VIA && (rewrite(skb, p, 0, saddr, sport) || rewrite(skb, p, 1, daddr, dport)))
         return drop(D_REWRITE);
-    if (finished) {
-        struct conn_key met = *key;
-        map_delete(&conns, &met);
-        if (action != CONN_VIA)
-            map_delete(&conns, &other);
-    }
     if (action == CONN_VIA)
         return tunnel(skb, p, key->scope, vtep);
     count(counted);

@@ -65,6 +65,7 @@ static u32 (*const random_u32)(void) = (void *)7;
 static long (*const skb_store)(struct __sk_buff *skb, u32 offset, const void *from, u32 len, u64 flags) = (void *)9;
 static long (*const l3_csum_replace)(struct __sk_buff *skb, u32 offset, u64 from, u64 to, u64 size) = (void *)10;
 static long (*const l4_csum_replace)(struct __sk_buff *skb, u32 offset, u64 from, u64 to, u64 flags) = (void *)11;
+static long (*const skb_vlan_pop)(struct __sk_buff *skb) = (void *)19;
 static long (*const redirect)(u32 ifindex, u64 flags) = (void *)23;
 static long (*const skb_load)(const void *skb, u32 offset, void *to, u32 len) = (void *)26;
 static long (*const csum_diff)(const void *from, u32 from_size, const void *to, u32 to_size, u32 seed) = (void *)28;
@@ -102,7 +103,8 @@ static long (*const set_retval)(int retval) = (void *)187;
 #define ETH_ARP htons(0x0806)
 #define ETH_IPV6 htons(0x86dd)
 enum ip_proto { IP_ICMP = 1, IP_TCP = 6, IP_UDP = 17, IP_ICMPV6 = 58 };
-enum ip_extension { IP_HOP_OPTIONS = 0, IP_FRAGMENT = 44, IP_DST_OPTIONS = 60 };
+enum ip_extension { IP_HOP_OPTIONS = 0, IP_ROUTING = 43, IP_FRAGMENT = 44, IP_DST_OPTIONS = 60 };
+#define VLAN_ID 0xfff           /* of vlan_tci */
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
@@ -118,7 +120,8 @@ struct ipv4 {
 };
 struct addr6 { u32 w[4]; };
 struct ipv6 { u32 version; u16 len; u8 next, hops; struct addr6 saddr, daddr; };
-/* How an extension header begins (RFC 8200, section 4); offset and id are those of a fragment header. */
+/* How an extension header begins (RFC 8200, section 4); offset and id are those of a fragment header. In a routing header the
+ * upper half of offset says how many segments are left. */
 struct extension { u8 next, len; u16 offset; u32 id; };
 /* Neighbour solicitation and advertisement (RFC 4861, section 4), with the one option that is of use. */
 struct neighbour_message { u8 type, code; u16 check; u32 flags; struct addr6 target; u8 option, option_len, mac[6]; };

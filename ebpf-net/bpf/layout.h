@@ -66,7 +66,12 @@ struct netns {
 
 struct subnet_key { u32 prefix, ip; };  /* longest prefix match -> scope */
 
-/* Connection table: each translated connection has two entries that name each other, keyed by the packet as it is met. */
+/* scope -> the network's MTU, and of what kind it is. */
+#define NETWORK_MTU 0xffff
+#define NETWORK_ROUTED 0x10000  /* what is forwarded to its containers is looked at on their own interfaces */
+
+/* Connection tables: each translated connection has two entries that name each other, keyed by the packet as it is met. Both are in
+ * the same table: that of opening ones, or that of those which are kept. */
 enum conn_dir { DIR_FORWARD = 0, DIR_REPLY = 1 };
 #define SCOPE_OUTSIDE 0xffffffff
 struct conn_key { u32 scope, saddr, daddr; u16 sport, dport; u8 proto, dir; u16 pad; };
@@ -82,6 +87,8 @@ enum conn_action {
 #define CONN_RESET 8
 #define CONN_ACKED_FORWARD 16   /* that side's FIN was acknowledged: all it sent has arrived */
 #define CONN_ACKED_REPLY 32
+#define CONN_ASSURED 64         /* who began it has heard the answer: it is no flood from a false address */
+#define CONN_KEPT 128           /* the entry is in the table of those that are never pushed out */
 struct conn {
     u64 seen;           /* coarse monotonic ns, exact to CONN_REFRESH */
     u32 saddr, daddr;   /* the packet after translation */
@@ -89,14 +96,26 @@ struct conn {
     u32 scope;          /* where it is after translation: also the partner's key */
     u32 vtep, ifindex;
     u8 action, state;
-    u16 pad;
-    u32 fin[2];         /* by direction: the acknowledgement number that confirms its FIN, network order */
+    u16 owner;          /* the share that it is counted in: that of a container */
+    u32 fin[2];         /* by direction: the acknowledgement number that confirms its FIN, or before all is assured what it
+                         * sent last; network order */
     u32 pad2;
 };
 
 /* The same for IPv6. The connection's own address fields are not used. */
 struct conn6_key { u32 scope; struct addr6 saddr, daddr; u16 sport, dport; u8 proto, dir; u16 pad; };
 struct conn6 { struct conn c; struct addr6 saddr, daddr; };
+
+/* Where programs put together what does not fit on their stack, which is 512 bytes for all functions that are in the middle of a
+ * call. */
+struct scratch { struct conn_key key, other, held, held_other; struct conn entry; };
+struct scratch6 { struct conn6_key key, other, held, held_other; struct conn6 entry; };
+
+/* Who has how much of a table of kept connections, counted as share_weight does: SHARE_OWNERS counts, by a hash of the container's address; then: */
+#define SHARE_OWNERS 4096
+#define SHARE_TOTAL SHARE_OWNERS        /* how many there are in all */
+#define SHARE_CURSOR (SHARE_OWNERS + 1) /* where in the list of them the next one looks for a place */
+#define SHARES (SHARE_OWNERS + 2)
 
 /* Which ports the later fragments of a datagram belong to. */
 struct frag_key { u32 scope, saddr, daddr; u16 id; u8 proto, pad; };

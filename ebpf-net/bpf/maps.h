@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /* The maps. All are pinned by name and shared by the packet and the socket programs. Tables that follow the view are
- * allocated as they fill; connection tables are allocated whole and forget the oldest. An empty instance takes about 43 MB
- * of kernel memory, 30 of them for connections. */
+ * allocated as they fill, and so do those of kept connections; the others are allocated whole and forget the oldest. */
 #pragma once
 #include "layout.h"
+
+/* Entries of kept connections: powers of two. */
+#define CONNS 131072
+#define CONNS6 65536
 
 MAP(config_map, MAP_ARRAY, 1, u32, struct config);
 MAP(counters, MAP_PERCPU_ARRAY, REASONS, u32, u64);
@@ -11,7 +14,7 @@ MAP_WITH_FLAGS(ifaces, MAP_HASH, 16384, NO_PREALLOC, u32, struct iface);
 MAP_WITH_FLAGS(endpoints, MAP_HASH, 131072, NO_PREALLOC, struct endpoint_key, struct endpoint);
 MAP_WITH_FLAGS(backends, MAP_HASH, 131072, NO_PREALLOC, struct backend_key, struct backend);
 MAP_WITH_FLAGS(published, MAP_HASH, 16384, NO_PREALLOC, struct published_key, struct published);
-MAP_WITH_FLAGS(networks, MAP_HASH, 16384, NO_PREALLOC, u32, u32);       /* scope -> MTU */
+MAP_WITH_FLAGS(networks, MAP_HASH, 16384, NO_PREALLOC, u32, u32);       /* scope -> NETWORK_* */
 MAP_WITH_FLAGS(subnets, MAP_LPM_TRIE, 16384, NO_PREALLOC, struct subnet_key, u32);
 MAP_WITH_FLAGS(vteps, MAP_HASH, 16384, NO_PREALLOC, u32, u32);
 MAP_WITH_FLAGS(host_addrs, MAP_HASH, 4096, NO_PREALLOC, u32, u32);
@@ -21,10 +24,18 @@ MAP_WITH_FLAGS(endpoints6, MAP_HASH, 65536, NO_PREALLOC, struct endpoint6_key, s
 MAP_WITH_FLAGS(subnets6, MAP_LPM_TRIE, 16384, NO_PREALLOC, struct subnet6_key, u32);
 MAP_WITH_FLAGS(published6, MAP_HASH, 16384, NO_PREALLOC, struct published6_key, struct published6);
 MAP_WITH_FLAGS(host_addrs6, MAP_HASH, 4096, NO_PREALLOC, struct addr6, u32);
-MAP(conns, MAP_LRU_HASH, 131072, struct conn_key, struct conn);
+MAP_WITH_FLAGS(conns, MAP_HASH, CONNS, NO_PREALLOC, struct conn_key, struct conn);
+MAP(kept, MAP_ARRAY, CONNS / 2, u32, struct conn_key);
+MAP(shares, MAP_ARRAY, SHARES, u32, u32);
+MAP(opening, MAP_LRU_HASH, 32768, struct conn_key, struct conn);
+MAP(scratch, MAP_PERCPU_ARRAY, 1, u32, struct scratch);
 MAP(frags, MAP_LRU_HASH, 4096, struct frag_key, struct frag);
 MAP(peers, MAP_LRU_HASH, 32768, struct peer_key, struct peer);
-MAP(conns6, MAP_LRU_HASH, 65536, struct conn6_key, struct conn6);
+MAP_WITH_FLAGS(conns6, MAP_HASH, CONNS6, NO_PREALLOC, struct conn6_key, struct conn6);
+MAP(kept6, MAP_ARRAY, CONNS6 / 2, u32, struct conn6_key);
+MAP(shares6, MAP_ARRAY, SHARES, u32, u32);
+MAP(opening6, MAP_LRU_HASH, 16384, struct conn6_key, struct conn6);
+MAP(scratch6, MAP_PERCPU_ARRAY, 1, u32, struct scratch6);
 MAP(frags6, MAP_LRU_HASH, 4096, struct frag6_key, struct frag6);
 MAP(peers6, MAP_LRU_HASH, 8192, struct peer6_key, struct peer6);
 MAP(picks, MAP_LRU_HASH, 8192, struct peer_key, struct pick);
@@ -40,6 +51,12 @@ inline struct config *get_config(void)
 {
     u32 zero = 0;
     return map_lookup(&config_map, &zero);
+}
+
+inline int is_routed(u32 scope)
+{
+    u32 *network = map_lookup(&networks, &scope);
+    return network && (*network & NETWORK_ROUTED);
 }
 
 inline struct endpoint *find_endpoint(u32 scope, u32 ip)

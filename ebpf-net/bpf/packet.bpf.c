@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
-/* The packet programs: from_container (ingress of each host side veth), from_uplink (ingress of each uplink), from_host
- * (egress of the device that leads from the host's stack to remote endpoints). */
+/* The packet programs: from_container (ingress of each host side veth), to_container (egress of some of them), from_uplink (ingress
+ * of each uplink), from_host (egress of the device that leads from the host's stack to remote endpoints). */
 #include "deliver.h"
 #include "v6.h"
 
@@ -11,15 +11,14 @@ inline int backend_lives(struct conn *c)
 }
 
 /* The entry that a packet to a front (VIP, published port) shall follow; null: choose a backend anew. A repeated SYN
- * follows the first one; a SYN with the ports of a connection that got as far as a reply begins another. */
+ * follows the first one. To a connection that lives a SYN belongs too, be it only that somebody with a false address would end it: the
+ * backend knows what to say to it (RFC 5961, section 4). */
 inline struct conn *front_conn(struct conn_key *key, struct packet *p)
 {
     struct conn *c = conn_find(key);
     if (!c || !backend_lives(c))
         return 0;
-    if (is_first_syn(p) && c->state)
-        return 0;
-    return c;
+    return is_first_syn(p) && conn_over(c, IP_TCP, time_coarse_ns()) ? 0 : c;
 }
 
 /* A packet to a VIP from a socket that the socket hooks did not see. */
@@ -67,16 +66,16 @@ inline int to_published(struct __sk_buff *skb, struct packet *p, struct conn_key
                            .scope = pub->scope };
         if (conn_open(p, key->scope, &to, !source, out))
             return drop(D_PORT_CONFLICT);
-        c = map_lookup(&conns, key);
+        c = map_lookup(&opening, key);
         if (!c)
             return drop(D_NO_CONNECTION);
     }
     struct endpoint *e = find_endpoint(c->scope, c->daddr);
     u32 scope = c->scope;
-    u32 *mtu = map_lookup(&networks, &scope);
-    if (e && e->kind == EP_REMOTE && mtu && p->len > *mtu && skb->gso_segs <= 1) {
+    u32 *network = map_lookup(&networks, &scope), mtu = network ? *network & NETWORK_MTU : 0;
+    if (e && e->kind == EP_REMOTE && mtu && p->len > mtu && skb->gso_segs <= 1) {
         if (p->dont_fragment && out)
-            return answer_unreachable(skb, p, 4, *mtu, D_TOO_BIG);
+            return answer_unreachable(skb, p, 4, mtu, D_TOO_BIG);
         return drop(D_TOO_BIG);
     }
     return follow(skb, p, key, c, C_INGRESS);
@@ -150,9 +149,22 @@ inline int to_host(struct __sk_buff *skb, struct packet *p, struct iface *from)
     return TC_ACT_UNSPEC;
 }
 
+/* A datagram to where this host or another one opens what comes out of tunnels. Masqueraded, it would have this host's address, and be
+ * taken for a packet of any network by any sender. */
+inline int is_for_tunnel(struct packet *p)
+{
+    struct config *cfg = get_config();
+    if (p->proto != IP_UDP || !p->has_ports || !cfg || !cfg->vtep_ip || p->dport != cfg->vxlan_port)
+        return 0;
+    u32 daddr = p->daddr;
+    return map_lookup(&vteps, &daddr) || map_lookup(&host_addrs, &daddr);
+}
+
 /* No endpoint of the container's own network has the address. */
 inline int leave_network(struct __sk_buff *skb, struct packet *p, struct iface *from)
 {
+    if (is_for_tunnel(p))
+        return drop(D_TUNNEL_SPOOF);
     if (p->has_ports) {
         struct conn_key key;
         conn_key_of(&key, p, from->scope, DIR_REPLY);
@@ -162,6 +174,8 @@ inline int leave_network(struct __sk_buff *skb, struct packet *p, struct iface *
     }
     if (is_group_address(p->daddr, from))
         return drop(D_MULTICAST);
+    if ((p->daddr & htonl(0xff000000)) == htonl(0x7f000000))
+        return drop(D_NO_ENDPOINT);     /* a host may be set to let its loopback be reached from elsewhere (route_localnet) */
     if ((p->daddr & from->mask) == from->subnet)
         return answer_unreachable(skb, p, 1, 0, D_NO_ENDPOINT);
     u32 daddr = p->daddr;
@@ -197,11 +211,13 @@ outlined from_container4(struct __sk_buff *skb, struct iface *from)
     if (!from)
         return TC_ACT_SHOT;
     struct packet p = {};
-    u32 scope = from->scope;
+    u32 scope = from->scope, source;
+    if (skb_load(skb, ETH_LEN + 12, &source, sizeof source))
+        return drop(D_MALFORMED);
+    if (!from->ip || source != from->ip)
+        return drop(D_SPOOFED_IP);
     if (parse(skb, &p, scope))
         return drop(D_MALFORMED);
-    if (!from->ip || p.saddr != from->ip)
-        return drop(D_SPOOFED_IP);
 
     if (is_tcp_or_udp(&p) && ntohs(p.dport) >= PORT_FIRST) {
         struct conn_key key;
@@ -237,6 +253,8 @@ int from_container(struct __sk_buff *skb)
     if (!from)
         return drop(D_UNKNOWN_INTERFACE);
     struct eth e;
+    if (skb->vlan_present)
+        return drop(D_PROTOCOL);        /* the tag would leave with the packet, into a network of the host's surroundings */
     if (skb_load(skb, 0, &e, sizeof e))
         return drop(D_MALFORMED);
     if (!same_mac(e.src, from->mac))
@@ -297,7 +315,7 @@ inline int decapsulate(struct __sk_buff *skb, struct packet *p)
     if (!map_lookup(&vteps, &vtep))
         return drop(D_UNKNOWN_VTEP);
     struct { struct vxlan vx; struct eth inner; } packed h;
-    if (p->l4 != ETH_LEN + 20 || p->later_fragment || skb_load(skb, p->l4 + sizeof(struct udp), &h, sizeof h) ||
+    if (p->l4 != ETH_LEN + 20 || p->fragment || skb_load(skb, p->l4 + sizeof(struct udp), &h, sizeof h) ||
         !(h.vx.flags & htonl(0x08000000)))
         return drop(D_MALFORMED);
     u32 scope = ntohl(h.vx.vni) >> 8;
@@ -308,6 +326,31 @@ inline int decapsulate(struct __sk_buff *skb, struct packet *p)
     if (skb_adjust_room(skb, -(int)sizeof(struct tunnel_head), ROOM_MAC, ROOM_FIXED_GSO))
         return drop(D_REWRITE);
     return from_tunnel(skb, scope, vtep);
+}
+
+/* What the host forwards to a container of an internal network, or of one whose packets leave with its own address: whatever interface
+ * it came in by, a container hears only what it asked for. Who else sends with the host's address than the host is no concern of ours:
+ * the kernel takes no such packet in. */
+outlined to_container4(struct __sk_buff *skb)
+{
+    struct packet p = {};
+    if (parse(skb, &p, SCOPE_OUTSIDE))
+        return drop(D_MALFORMED);
+    return conn_expects(&p) || is_expected_error(skb, &p) ? TC_ACT_UNSPEC : drop(D_DIRECT);
+}
+
+SEC("classifier")
+int to_container(struct __sk_buff *skb)
+{
+    u32 ifindex = skb->ifindex;
+    if (!skb->ingress_ifindex || skb->ingress_ifindex == ifindex)
+        return TC_ACT_UNSPEC;   /* the host's own; what from_container answered in place */
+    struct iface *to = map_lookup(&ifaces, &ifindex);
+    if (!to || !(to->flags & IFACE_ROUTED) || (to->flags & IFACE_INTERNAL))
+        return drop(D_DIRECT);
+    if (skb->protocol == ETH_IPV4)
+        return to_container4(skb);
+    return skb->protocol == ETH_IPV6 ? to_container6(skb) : drop(D_PROTOCOL);
 }
 
 /* An address that no packet from outside has honestly: a container's, or the host's own. */
@@ -329,11 +372,10 @@ outlined from_uplink4(struct __sk_buff *skb)
         return decapsulate(skb, &p);
     u32 daddr = p.daddr;
     if (!map_lookup(&host_addrs, &daddr)) {
-        /* The host would forward it: nobody outside gets into a network by naming an address of it, unasked. */
+        /* The host would forward it: nobody outside gets into a network by naming an address of it. */
         struct subnet_key net = { .prefix = 32, .ip = p.daddr };
-        if (!map_lookup(&subnets, &net))
-            return TC_ACT_UNSPEC;
-        return !unread && (conn_expects(&p) || is_expected_error(skb, &p)) ? TC_ACT_UNSPEC : drop(D_DIRECT);
+        u32 *scope = map_lookup(&subnets, &net);
+        return !scope || is_routed(*scope) ? TC_ACT_UNSPEC : drop(D_DIRECT);
     }
     if (unread)
         return TC_ACT_UNSPEC;
@@ -358,11 +400,26 @@ outlined from_uplink4(struct __sk_buff *skb)
     return to_published(skb, &p, &key, c, 0, skb->ifindex, pub);
 }
 
+/* Takes off tags of VLAN 0, which say no more than a priority, and which the host's stack takes off too. More than two in a row are
+ * nothing that a sender in good faith makes. */
+inline int untag(struct __sk_buff *skb)
+{
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        if (skb->vlan_present && !(skb->vlan_tci & VLAN_ID) && skb_vlan_pop(skb))
+            return -1;
+    return skb->vlan_present && !(skb->vlan_tci & VLAN_ID) ? -1 : 0;
+}
+
 SEC("classifier")
 int from_uplink(struct __sk_buff *skb)
 {
-    if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
+    if (skb->pkt_type != PACKET_HOST)
         return TC_ACT_UNSPEC;
+    if (untag(skb))
+        return drop(D_PROTOCOL);
+    if (skb->vlan_present)
+        return TC_ACT_UNSPEC;   /* another network's, which has its own interface */
     if (skb->protocol == ETH_IPV4)
         return from_uplink4(skb);
     return skb->protocol == ETH_IPV6 ? from_uplink6(skb) : TC_ACT_UNSPEC;

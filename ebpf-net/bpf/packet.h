@@ -12,6 +12,8 @@ struct packet {
     u8 proto, tcp_flags, has_ports;
     u8 later_fragment;  /* no transport header in this one */
     u8 dont_fragment, icmp_type;
+    u8 fragment;        /* this is not the whole of it */
+    u8 pad;
     u32 tcp_ack;        /* network order, as is the next */
     u32 tcp_end;        /* what acknowledges all of this segment, its FIN counted */
 };
@@ -44,29 +46,31 @@ inline int is_whole(struct packet *p)
     return p->has_ports || !p->later_fragment;
 }
 
+/* What lies behind the end that the IP header gives is not of the packet, though it be of the frame: who gets the packet never
+ * sees it. */
 inline int parse_ports(struct __sk_buff *skb, struct packet *p)
 {
+    u32 end = p->len ? p->len + ETH_LEN : skb->len;     /* larger than 64 KiB: the header cannot say */
     if (p->proto == IP_TCP) {
         struct tcp t;
-        if (skb_load(skb, p->l4, &t, sizeof t))
+        if (p->l4 + sizeof t > end || skb_load(skb, p->l4, &t, sizeof t))
             return -1;
         p->sport = t.sport;
         p->dport = t.dport;
         p->tcp_flags = t.flags;
         p->tcp_ack = t.ack;
-        u32 end = p->len ? p->len + ETH_LEN : skb->len;         /* larger than 64 KiB: the header cannot say */
         p->tcp_end = htonl(ntohl(t.seq) + end - p->l4 - (t.offset >> 4) * 4 + 1);
         p->has_ports = 1;
     } else if (p->proto == IP_UDP) {
         u16 ports[2];
-        if (skb_load(skb, p->l4, ports, sizeof ports))
+        if (p->l4 + sizeof(struct udp) > end || skb_load(skb, p->l4, ports, sizeof ports))
             return -1;
         p->sport = ports[0];
         p->dport = ports[1];
         p->has_ports = 1;
     } else if (p->proto == IP_ICMP || p->proto == IP_ICMPV6) {
         struct icmp i;
-        if (skb_load(skb, p->l4, &i, sizeof i))
+        if (p->l4 + sizeof i > end || skb_load(skb, p->l4, &i, sizeof i))
             return -1;
         p->icmp_type = i.type;
         if (is_icmp_echo(p)) {
@@ -77,7 +81,8 @@ inline int parse_ports(struct __sk_buff *skb, struct packet *p)
     return 0;
 }
 
-/* Fills p from the IPv4 packet behind the Ethernet header. scope keeps fragments of equal addresses apart. */
+/* Fills p from the IPv4 packet behind the Ethernet header. scope keeps fragments of equal addresses apart. A second fragment of
+ * TCP that begins within the header would rewrite what the first one said of itself (RFC 3128): it is not read. */
 inline int parse(struct __sk_buff *skb, struct packet *p, u32 scope)
 {
     struct ipv4 ip;
@@ -92,8 +97,13 @@ inline int parse(struct __sk_buff *skb, struct packet *p, u32 scope)
     p->len = ntohs(ip.len);
     p->l4 = ETH_LEN + header;
     p->dont_fragment = !!(ip.frag & htons(0x4000));
-    if (!(ip.frag & htons(0x3fff)))
+    if (!p->len && !skb->gso_size)
+        return -1;
+    p->fragment = !!(ip.frag & htons(0x3fff));
+    if (!p->fragment)
         return parse_ports(skb, p);
+    if (p->proto == IP_TCP && (ip.frag & htons(0x1fff)) == htons(1))
+        return -1;
 
     struct frag_key key = { .scope = scope, .saddr = p->saddr, .daddr = p->daddr, .id = ip.id, .proto = p->proto };
     if (!(ip.frag & htons(0x1fff))) {   /* the first fragment tells the others' ports */

@@ -19,10 +19,11 @@ inline int is_icmp6_error(struct packet6 *p)
     return p->p.proto == IP_ICMPV6 && p->p.icmp_type < 128 && !p->p.later_fragment;
 }
 
-/* Fills p from the IPv6 packet behind the Ethernet header, past options and a fragment header (RFC 8200, section 4). Behind a
- * routing header it does not look: who such a packet is for is not for us to say. scope keeps fragments of equal addresses
- * apart. */
-outlined parse6(struct __sk_buff *skb, struct packet6 *p, u32 scope)
+/* Fills p from the IPv6 packet behind the Ethernet header, past options, a fragment header, and routing headers that lead no further
+ * (RFC 8200, section 4), all of which the receiver passes over too. One that leads further is not read: the address in front of it is
+ * not who the packet is for. scope keeps fragments of equal addresses apart. honest: the sender is who it says, and its first
+ * fragments may tell of later ones. */
+outlined parse6(struct __sk_buff *skb, struct packet6 *p, u32 scope, int honest)
 {
     if (!p)
         return -1;
@@ -32,17 +33,19 @@ outlined parse6(struct __sk_buff *skb, struct packet6 *p, u32 scope)
     p->saddr = ip.saddr;
     p->daddr = ip.daddr;
     u32 len = ntohs(ip.len) + sizeof ip, at = ETH_LEN + sizeof ip;
-    p->p.len = ip.len && len <= 0xffff ? len : 0;
+    p->p.len = (ip.len || !skb->gso_size) && len <= 0xffff ? len : 0;
     p->p.proto = ip.next;
     struct frag6_key key = { .scope = scope, .saddr = ip.saddr, .daddr = ip.daddr };
     u16 fragment = 0;
 #pragma unroll          /* before kernel 6.2 the loop that clang makes of it is refused */
     for (int i = 0; i <= EXTENSIONS; i++) {
         u8 this = p->p.proto;
-        if (this != IP_HOP_OPTIONS && this != IP_DST_OPTIONS && this != IP_FRAGMENT)
+        if (this != IP_HOP_OPTIONS && this != IP_DST_OPTIONS && this != IP_FRAGMENT && this != IP_ROUTING)
             break;
         struct extension ext;
         if (i == EXTENSIONS || skb_load(skb, at, &ext, sizeof ext))
+            return -1;
+        if (this == IP_ROUTING && ext.offset >> 8)
             return -1;
         p->p.proto = ext.next;
         at += this == IP_FRAGMENT ? sizeof ext : (ext.len + 1) * 8;
@@ -54,10 +57,11 @@ outlined parse6(struct __sk_buff *skb, struct packet6 *p, u32 scope)
             break;
     }
     p->p.l4 = at;
+    p->p.fragment = !!fragment;
     if (!(fragment & FRAGMENT_OFFSET)) {
         if (parse_ports(skb, &p->p))
             return -1;
-        if (fragment) {     /* the first fragment tells the others' ports */
+        if (fragment && honest) {       /* the first fragment tells the others' ports */
             struct frag6 first = { .sport = p->p.sport, .dport = p->p.dport, .proto = p->p.proto };
             map_update(&frags6, &key, &first, 0);
         }

@@ -18,17 +18,13 @@ outlined follow6(struct __sk_buff *skb, struct packet6 *p, struct conn6_key *key
 {
     if (!p || !key || !c)
         return TC_ACT_SHOT;
-    struct conn6_key other = {};
-    conn6_note(key, c, p, key->dir, &other);
-    u8 action = c->c.action, finished = (c->c.state & CONN_FINISHED) == CONN_FINISHED;
+    u8 action = c->c.action;
     u32 scope = c->c.scope, out = c->c.ifindex;
-    if (rewrite6(skb, p, 0, &c->saddr, c->c.sport) || rewrite6(skb, p, 1, &c->daddr, c->c.dport))
+    u16 sport = c->c.sport, dport = c->c.dport;
+    struct addr6 saddr = c->saddr, daddr = c->daddr;
+    conn6_note(key, c, p, key->dir);
+    if (rewrite6(skb, p, 0, &saddr, sport) || rewrite6(skb, p, 1, &daddr, dport))
         return drop(D_REWRITE);
-    if (finished) {
-        struct conn6_key met = *key;
-        map_delete(&conns6, &met);
-        map_delete(&conns6, &other);
-    }
     count(counted);
     if (action == CONN_OUT)
         return redirect_neigh(out, 0, 0, 0);
@@ -41,7 +37,7 @@ inline struct conn6 *front_conn6(struct conn6_key *key, struct packet6 *p, struc
     struct conn6 *c = conn6_find(key);
     if (!c || c->c.scope != pub->scope || c->c.dport != pub->port || !same_addr6(&c->daddr, &pub->ip))
         return 0;
-    return is_first_syn(&p->p) && c->c.state ? 0 : c;
+    return is_first_syn(&p->p) && conn_over(&c->c, IP_TCP, time_coarse_ns()) ? 0 : c;
 }
 
 /* As to_published. source: the address that the container shall see, null for the client's own. */
@@ -54,7 +50,7 @@ inline int to_published6(struct __sk_buff *skb, struct packet6 *p, struct conn6_
             return drop(D_NO_BACKEND);
         if (conn6_open(p, key->scope, pub, source, out))
             return drop(D_PORT_CONFLICT);
-        c = map_lookup(&conns6, key);
+        c = map_lookup(&opening6, key);
         if (!c)
             return drop(D_NO_CONNECTION);
     }

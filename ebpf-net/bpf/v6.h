@@ -146,14 +146,17 @@ outlined from_container6(struct __sk_buff *skb, struct iface *from)
     if (!from6)
         return drop(D_IPV6);
     struct packet6 p = {};
-    if (parse6(skb, &p, from->scope))
+    if (skb_load(skb, ETH_LEN + 8, &p.saddr, sizeof p.saddr))
         return drop(D_MALFORMED);
-    struct addr6 own = from6->ip;
-    int is_own = same_addr6(&p.saddr, &own);
+    int is_own = same_addr6(&p.saddr, &from6->ip);
+    if (parse6(skb, &p, from->scope, is_own))
+        return drop(D_MALFORMED);
+    /* Whatever headers stand in front of it: parse6 reads past all that the receiver would read past. */
     int discovery = p.p.proto == IP_ICMPV6 && p.p.icmp_type >= 133 && p.p.icmp_type <= 137 ? p.p.icmp_type : 0;
     if (discovery == 135) {
-        link_local_of(&own, from->mac);
-        int may_ask = is_own || is_unspecified6(&p.saddr) || same_addr6(&p.saddr, &own);
+        struct addr6 local;
+        link_local_of(&local, from->mac);
+        int may_ask = is_own || is_unspecified6(&p.saddr) || same_addr6(&p.saddr, &local);
         return may_ask ? answer_neighbour(skb, from, from6, p.p.l4) : drop(D_SPOOFED_IP);
     }
     if ((p.daddr.w[0] & htonl(0xff000000)) == htonl(0xff000000))
@@ -161,7 +164,7 @@ outlined from_container6(struct __sk_buff *skb, struct iface *from)
     if (!is_own)
         return drop(D_SPOOFED_IP);
     if (discovery)
-        return drop(D_PROTOCOL);    /* who is where says the host, nobody else */
+        return drop(D_PROTOCOL);    /* who is where says the host, and nobody else */
     struct endpoint *to = find_endpoint6(from->scope, &p.daddr);
     if (!to || to->kind != EP_LOCAL)
         return leave_network6(skb, &p, from);
@@ -179,6 +182,15 @@ inline int is_expected_error6(struct __sk_buff *skb, struct packet6 *p)
     return quoted_conn6(&q, SCOPE_OUTSIDE, DIR_REPLY) != 0;
 }
 
+/* As to_container4. */
+outlined to_container6(struct __sk_buff *skb)
+{
+    struct packet6 p = {};
+    if (parse6(skb, &p, SCOPE_OUTSIDE, 1))
+        return drop(D_MALFORMED);
+    return conn6_expects(&p) || is_expected_error6(skb, &p) ? TC_ACT_UNSPEC : drop(D_DIRECT);
+}
+
 /* As is_from_inside. */
 inline int is_from_inside6(struct addr6 *ip)
 {
@@ -187,17 +199,16 @@ inline int is_from_inside6(struct addr6 *ip)
 }
 
 /* What comes from outside for a published port or, as the error of a router, for who has one. Nobody outside gets into a network by
- * naming an address of it, which the host would forward, unless a container asked; what belongs to a masqueraded connection
- * is addressed to the host. */
+ * naming an address of it, which the host would forward; what belongs to a masqueraded connection is addressed to the host, and
+ * routed networks have to_container. */
 outlined from_uplink6(struct __sk_buff *skb)
 {
     struct packet6 p = {};
-    int unread = parse6(skb, &p, SCOPE_OUTSIDE);        /* the addresses are known all the same */
+    int unread = parse6(skb, &p, SCOPE_OUTSIDE, 1);        /* the addresses are known all the same */
     if (!map_lookup(&host_addrs6, &p.daddr)) {
         struct subnet6_key net = { .prefix = 128, .ip = p.daddr };
-        if (!map_lookup(&subnets6, &net))
-            return TC_ACT_UNSPEC;
-        return !unread && (conn6_expects(&p) || is_expected_error6(skb, &p)) ? TC_ACT_UNSPEC : drop(D_DIRECT);
+        u32 *scope = map_lookup(&subnets6, &net);
+        return !scope || is_routed(*scope) ? TC_ACT_UNSPEC : drop(D_DIRECT);
     }
     if (unread)
         return TC_ACT_UNSPEC;

@@ -44,6 +44,8 @@ const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
 pub enum PacketHook {
     /// Host side of a container's veth pair, ingress.
     Container,
+    /// The same, egress: what the host passes on to a container.
+    ToContainer,
     /// Uplink, ingress.
     Uplink,
     /// Device from the host to remote endpoints, egress.
@@ -54,6 +56,7 @@ impl PacketHook {
     const fn program(self) -> &'static str {
         match self {
             Self::Container => "from_container",
+            Self::ToContainer => "to_container",
             Self::Uplink => "from_uplink",
             Self::Host => "from_host",
         }
@@ -62,7 +65,7 @@ impl PacketHook {
     const fn direction(self) -> TcAttachType {
         match self {
             Self::Container | Self::Uplink => TcAttachType::Ingress,
-            Self::Host => TcAttachType::Egress,
+            Self::Host | Self::ToContainer => TcAttachType::Egress,
         }
     }
 }
@@ -74,8 +77,8 @@ pub struct Hooks {
     links: PathBuf,
     attach: Attach,
     has_tcx: bool,
-    /// Interface attachments made or taken over in this life of the daemon: name of the interface -> its index.
-    interfaces: BTreeMap<String, (PacketHook, u32)>,
+    /// Interface attachments made or taken over in this life of the daemon: name of the interface and what runs there -> its index.
+    interfaces: BTreeMap<(String, PacketHook), u32>,
     /// Cgroup attachments likewise: prefix of the pins -> inode of the directory.
     cgroups: BTreeMap<&'static str, u64>,
 }
@@ -109,7 +112,7 @@ impl Hooks {
             interfaces: BTreeMap::new(),
             cgroups: BTreeMap::new(),
         };
-        for hook in [PacketHook::Container, PacketHook::Uplink, PacketHook::Host] {
+        for hook in [PacketHook::Container, PacketHook::ToContainer, PacketHook::Uplink, PacketHook::Host] {
             let program = hook.program();
             classifier(&mut hooks.packet, program)?.load().map_err(|e| bpf("load program", program, &e))?;
         }
@@ -124,10 +127,11 @@ impl Hooks {
     /// # Errors
     /// [`Error::Bpf`].
     pub fn attach_interface(&mut self, hook: PacketHook, name: &str, index: u32) -> Result<(), Error> {
-        if self.interfaces.get(name) == Some(&(hook, index)) {
+        let key = (name.to_owned(), hook);
+        if self.interfaces.get(&key) == Some(&index) {
             return Ok(());
         }
-        let pin = self.links.join(pin_name(name));
+        let pin = self.links.join(pin_name(name, hook));
         if self.uses_tcx(hook) {
             self.attach_tcx(hook, name, &pin)?;
             remove_filter(name, hook);
@@ -135,7 +139,7 @@ impl Hooks {
             self.attach_clsact(hook, name)?;
             remove_pin(&pin)?;
         }
-        self.interfaces.insert(name.to_owned(), (hook, index));
+        self.interfaces.insert(key, index);
         Ok(())
     }
 
@@ -144,7 +148,7 @@ impl Hooks {
     /// and those that other tools use too take links.
     fn uses_tcx(&self, hook: PacketHook) -> bool {
         match self.attach {
-            Attach::Auto => self.has_tcx && hook != PacketHook::Container,
+            Attach::Auto => self.has_tcx && !matches!(hook, PacketHook::Container | PacketHook::ToContainer),
             Attach::Tcx => true,
             Attach::Clsact => false,
         }
@@ -225,17 +229,16 @@ impl Hooks {
     ///
     /// # Errors
     /// [`Error::Path`].
-    pub fn retain(&mut self, wanted: &BTreeSet<String>, cgroups: &[&'static str]) -> Result<(), Error> {
-        let dead: Vec<String> = self.interfaces.keys().filter(|n| !wanted.contains(*n)).cloned().collect();
-        for name in dead {
-            if let Some((hook, _)) = self.interfaces.remove(&name)
-                && !self.uses_tcx(hook)
-            {
-                remove_filter(&name, hook);
+    pub fn retain(&mut self, wanted: &BTreeSet<(String, PacketHook)>, cgroups: &[&'static str]) -> Result<(), Error> {
+        let dead: Vec<_> = self.interfaces.keys().filter(|at| !wanted.contains(*at)).cloned().collect();
+        for at in dead {
+            self.interfaces.remove(&at);
+            if !self.uses_tcx(at.1) {
+                remove_filter(&at.0, at.1);
             }
         }
         self.cgroups.retain(|prefix, _| cgroups.contains(prefix));
-        let interfaces: BTreeSet<String> = wanted.iter().map(|name| pin_name(name)).collect();
+        let interfaces: BTreeSet<String> = wanted.iter().map(|(name, hook)| pin_name(name, *hook)).collect();
         let cgroups: Vec<String> = self.cgroups.iter().map(|(prefix, inode)| format!("{prefix}-{inode}-")).collect();
         let in_use = |pin: &str| interfaces.contains(pin) || cgroups.iter().any(|start| pin.starts_with(start));
         for pin in pins(&self.links)?.into_iter().filter(|p| !in_use(p)) {
@@ -249,8 +252,11 @@ impl Hooks {
     /// # Errors
     /// [`Error::Path`].
     pub fn forget(&mut self, name: &str) -> Result<(), Error> {
-        self.interfaces.remove(name);
-        remove_pin(&self.links.join(pin_name(name)))
+        for hook in [PacketHook::Container, PacketHook::ToContainer] {
+            self.interfaces.remove(&(name.to_owned(), hook));
+            remove_pin(&self.links.join(pin_name(name, hook)))?;
+        }
+        Ok(())
     }
 
     /// Detaches everything. `uplinks`: interfaces that stay, and may have filters of an earlier life.
@@ -286,9 +292,10 @@ fn pin_link(link: impl TryInto<FdLink, Error = LinkError>, pin: &Path, name: &st
     link.pin(pin).map(drop).map_err(|e| bpf("pin the link of", name, &e))
 }
 
-/// The pin of an interface's link. bpffs reserves dots in names, interfaces may have them.
-fn pin_name(interface: &str) -> String {
-    interface.replace('.', ",")
+/// The pin of an interface's link. bpffs reserves dots in names, interfaces may have them; colons they may not.
+fn pin_name(interface: &str, hook: PacketHook) -> String {
+    let name = interface.replace('.', ",");
+    if hook == PacketHook::ToContainer { format!("{name}:to") } else { name }
 }
 
 fn pins(dir: &Path) -> Result<Vec<String>, Error> {

@@ -201,19 +201,42 @@ fn make_pair(
     Ok(index)
 }
 
-/// As [`enable_forwarding`], for IPv6. An interface that learns from routers would stop doing so: a host that forwards is told
-/// to go on (`accept_ra` 2, ip-sysctl of the kernel).
+/// Interfaces that go on learning from routers although the host forwards. One that learns would stop doing so when IPv6 forwarding is
+/// on; it is told to go on (`accept_ra` 2, ip-sysctl of the kernel), once: who changes it afterwards has the last word.
+#[derive(Debug, Default)]
+pub struct Learning {
+    /// Uplinks that were seen, name -> index. One that is made anew by the name of an uplink will be one, and is told so before it
+    /// has a route, for that may be what it is to learn.
+    seen: BTreeMap<String, u32>,
+}
+
+impl Learning {
+    /// Sees to the uplinks that are new.
+    ///
+    /// # Errors
+    /// [`Error::Path`].
+    pub fn keep(&mut self, uplinks: &BTreeMap<String, u32>, links: &[Link]) -> Result<(), Error> {
+        for link in links {
+            let seen = self.seen.get(&link.name);
+            if seen == Some(&link.index) || (seen.is_none() && !uplinks.contains_key(&link.name)) {
+                continue;
+            }
+            let key = format!("ipv6/conf/{}/accept_ra", link.name);
+            if std::fs::read_to_string(format!("/proc/sys/net/{key}")).is_ok_and(|v| v.trim() == "1") {
+                let path = format!("/proc/sys/net/{key}").into();
+                sysctl(&key, "2").map_err(|source| Error::Path { doing: "write", path, source })?;
+            }
+            self.seen.insert(link.name.clone(), link.index);
+        }
+        Ok(())
+    }
+}
+
+/// As [`enable_forwarding`], for IPv6.
 ///
 /// # Errors
 /// [`Error::Path`].
-pub fn enable_forwarding6(uplinks: &BTreeMap<String, u32>) -> Result<(), Error> {
-    for name in uplinks.keys() {
-        let key = format!("ipv6/conf/{name}/accept_ra");
-        if std::fs::read_to_string(format!("/proc/sys/net/{key}")).is_ok_and(|v| v.trim() == "1") {
-            let failed = |source| Error::Path { doing: "write", path: format!("/proc/sys/net/{key}").into(), source };
-            sysctl(&key, "2").map_err(failed)?;
-        }
-    }
+pub fn enable_forwarding6() -> Result<(), Error> {
     let path = "/proc/sys/net/ipv6/conf/all/forwarding";
     sysctl("ipv6/conf/all/forwarding", "1").map_err(|source| Error::Path { doing: "write", path: path.into(), source })
 }

@@ -6,8 +6,8 @@ use crate::{
     layout::{
         Addr, Addr6, Backend, BackendKey, EP_GATEWAY, EP_LOCAL, EP_REMOTE, EP_VIP, Endpoint, EndpointKey, EndpointKey6,
         IFACE_ALONE, IFACE_INTERNAL, IFACE_NO_OUTBOUND, IFACE_ROUTED, Iface, Iface6, MacBytes, NETNS_HOST,
-        NETNS_HOST_V6, NETNS_SCOPES, Namespace, Published, Published6, PublishedKey, PublishedKey6, Settings,
-        mac_bytes,
+        NETNS_HOST_V6, NETNS_SCOPES, NETWORK_ROUTED, Namespace, Published, Published6, PublishedKey, PublishedKey6,
+        Settings, mac_bytes,
     },
 };
 use muster_model::{
@@ -78,7 +78,7 @@ pub struct MapImage {
     pub endpoints: BTreeMap<EndpointKey, Endpoint>,
     pub backends: BTreeMap<BackendKey, Backend>,
     pub published: BTreeMap<PublishedKey, Published>,
-    /// Scope -> MTU.
+    /// Scope -> MTU and `NETWORK_*`.
     pub networks: BTreeMap<u32, u32>,
     /// (prefix length, address) -> scope.
     pub subnets: BTreeMap<(u32, Addr), u32>,
@@ -113,7 +113,8 @@ impl MapImage {
 
     fn add_networks(&mut self, view: &NodeView) {
         for (scope, net) in &view.networks {
-            self.networks.insert(scope.0, u32::from(net.mtu));
+            let kind = if net.routed { NETWORK_ROUTED } else { 0 };
+            self.networks.insert(scope.0, u32::from(net.mtu) | kind);
             let gateway = Endpoint { kind: EP_GATEWAY, ..Endpoint::default() };
             if let Some(net) = net.v4 {
                 self.subnets.entry((u32::from(net.subnet.prefix()), net.subnet.addr().into())).or_insert(scope.0);

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Where the pinned maps live below the instance's directory. Changes with the layout: maps of another layout are never
 /// re-used (a unit test compares the headers with what this version stands for).
-pub const MAPS_DIR: &str = "maps_2";
+pub const MAPS_DIR: &str = "maps_3";
 
 /// An IPv4 address as on the wire.
 #[repr(transparent)]
@@ -107,6 +107,8 @@ pub const IFACE_INTERNAL: u32 = 1;
 pub const IFACE_NO_OUTBOUND: u32 = 2;
 pub const IFACE_ALONE: u32 = 4;
 pub const IFACE_ROUTED: u32 = 8;
+/// In a network's entry, beside its MTU.
+pub const NETWORK_ROUTED: u32 = 0x1_0000;
 pub const NETNS_HOST: u32 = 1;
 pub const NETNS_HOST_V6: u32 = 2;
 /// How many networks one namespace can be in.
@@ -129,10 +131,10 @@ mod tests {
             text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         assert_eq!(
             (MAPS_DIR, format!("{digest:016x}").as_str()),
-            ("maps_2", LAYOUT_DIGEST),
+            ("maps_3", LAYOUT_DIGEST),
             "layout.h or maps.h changed: when a map's key, value, size or the order of counters changed, count MAPS_DIR up"
         );
     }
 
-    const LAYOUT_DIGEST: &str = "a04b17f762aa3f9f";
+    const LAYOUT_DIGEST: &str = "985dc340b85f9b60";
 }

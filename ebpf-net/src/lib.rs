@@ -13,7 +13,8 @@
 //! outbound traffic of containers.
 //!
 //! IPv6 is carried on networks of one host: neighbour discovery, containers among each other, published ports, and the way out.
-//! The host's own firewall has one rule of ours for each family: what leaves a network that is not routed is masqueraded.
+//! The host's own firewall has two rules of ours for each family: what leaves a network that is not routed is masqueraded, and nothing
+//! but answers to that is passed on to it.
 //!
 //! Not there: IPv6 between hosts (dropped and counted), multicast and broadcast (likewise), uplinks without an Ethernet header, ICMP errors about
 //! translated connections of IPv4 inside of a network (those of routers on a client's way are translated). A connected datagram

@@ -1,5 +1,6 @@
-//! The one rule of the host's firewall that is ours, once for each family: what containers send to the outside leaves with the
-//! host's address.
+//! The rules of the host's firewall that are ours, once for each family: what containers send to the outside leaves with the
+//! host's address, and what the host passes on to them is what belongs to that. Whatever interface it comes in by: the table that
+//! remembers what was masqueraded is the one to ask, and uplinks alone have programs of ours.
 
 use crate::{names::Names, report::Error};
 use muster_model::net::{Subnet, Subnet6};
@@ -40,16 +41,20 @@ fn script(names: &Names, family: &str, subnets: &[String]) -> String {
     if subnets.is_empty() {
         return text;
     }
+    let ours = names.wildcard();
     let version = if family == "ip6" { "ipv6" } else { "ipv4" };
     text.push_str(&format!(
         "table {family} {table} {{\n\
          \tset own {{ type {version}_addr; flags interval; elements = {{ {} }} }}\n\
          \tchain outbound {{\n\
          \t\ttype nat hook postrouting priority srcnat; policy accept;\n\
-         \t\t{family} saddr @own {family} daddr != @own oifname != \"{}\" masquerade\n\
+         \t\t{family} saddr @own {family} daddr != @own oifname != \"{ours}\" masquerade\n\
+         \t}}\n\
+         \tchain inbound {{\n\
+         \t\ttype filter hook forward priority filter; policy accept;\n\
+         \t\t{family} daddr @own oifname \"{ours}\" iifname != \"{ours}\" ct state new,invalid,untracked drop\n\
          \t}}\n}}\n",
         subnets.join(", "),
-        names.wildcard()
     ));
     text
 }
@@ -88,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_replaced_in_one_transaction_and_holds_one_rule() {
+    fn the_table_is_replaced_in_one_transaction_and_holds_one_rule_for_each_way() {
         let subnets = ["10.1.0.0/16", "10.1.3.0/24", "10.2.0.0/24"].map(|s| s.parse().expect("valid")).into();
         let text = script(&Names::new("h-1"), "ip", &outermost(&subnets));
         assert!(
@@ -96,7 +101,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("elements = { 10.1.0.0/16, 10.2.0.0/24 }"), "{text}");
-        assert_eq!(text.matches("masquerade").count(), 1);
+        assert_eq!((text.matches("masquerade").count(), text.matches(" drop").count()), (1, 1));
     }
 
     #[test]

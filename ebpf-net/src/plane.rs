@@ -6,7 +6,7 @@ use crate::{
     config::{Config, DnsPorts, Surroundings},
     counters::Reason,
     hooks::{Hooks, PacketHook},
-    host::{HostDevice, Survey, TUNNEL_OVERHEAD, enable_forwarding, enable_forwarding6},
+    host::{HostDevice, Learning, Survey, TUNNEL_OVERHEAD, enable_forwarding, enable_forwarding6},
     image::{Ground, GroundPort, MapImage, host_routes, masqueraded, masqueraded6, outbound},
     layout::MAPS_DIR,
     masquerade,
@@ -20,7 +20,7 @@ use crate::{
 };
 use muster_model::{
     net::{Subnet, Subnet6},
-    view::NodeView,
+    view::{LocalEndpoint, NodeView},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,6 +54,7 @@ pub struct DataPlane {
     /// The host was told to forward packets, of either family.
     forwards: bool,
     forwards6: bool,
+    learning: Learning,
     swept: bool,
 }
 
@@ -90,6 +91,7 @@ impl DataPlane {
             masqueraded6: None,
             forwards: false,
             forwards6: false,
+            learning: Learning::default(),
             swept: false,
         })
     }
@@ -208,7 +210,7 @@ impl DataPlane {
             report.notes.extend(self.host_device.route(view, index, &survey, source, &mut netlink)?);
         }
         self.outbound(view, &mut report)?;
-        self.outbound6(view, &survey, &mut report)?;
+        self.outbound6(view, &survey, &links, &mut report)?;
         report.notes.extend(survey.notes);
         if !self.swept {
             bpffs::remove_other_layouts(&self.config.bpffs_dir, MAPS_DIR)?;
@@ -269,19 +271,23 @@ impl DataPlane {
         ports: &BTreeMap<String, GroundPort>,
         report: &mut Report,
     ) -> Result<(), Error> {
-        let mut wanted = BTreeSet::from([self.names.host_device()]);
+        let mut wanted = BTreeSet::from([(self.names.host_device(), PacketHook::Host)]);
         for (name, index) in &survey.uplinks {
             self.hooks.attach_interface(PacketHook::Uplink, name, *index)?;
-            wanted.insert(name.clone());
+            wanted.insert((name.clone(), PacketHook::Uplink));
         }
-        for (key, port) in ports {
+        for (key, endpoint) in &view.local {
             let name = self.names.veth(key);
-            self.hooks.attach_interface(PacketHook::Container, &name, port.ifindex)?;
-            wanted.insert(name);
+            for hook in container_hooks(view, endpoint) {
+                if let Some(port) = ports.get(key) {
+                    self.hooks.attach_interface(*hook, &name, port.ifindex)?;
+                }
+                wanted.insert((name.clone(), *hook)); // one that could not be looked at now may work still
+            }
         }
-        // Endpoints that could not be looked at now may work still.
-        wanted.extend(view.local.keys().map(|key| self.names.veth(key)));
-        wanted.extend(self.ports.doomed().cloned());
+        for name in self.ports.doomed() {
+            wanted.extend([PacketHook::Container, PacketHook::ToContainer].map(|hook| (name.clone(), hook)));
+        }
         let containers = &self.config.cgroup_v2_dir;
         let host = self.config.host_cgroup_dir.as_ref().filter(|dir| *dir != containers);
         let mut cgroups = Vec::new();
@@ -316,10 +322,20 @@ impl DataPlane {
         Ok(())
     }
 
-    fn outbound6(&mut self, view: &NodeView, survey: &Survey, report: &mut Report) -> Result<(), Error> {
+    fn outbound6(
+        &mut self,
+        view: &NodeView,
+        survey: &Survey,
+        links: &[Link],
+        report: &mut Report,
+    ) -> Result<(), Error> {
         let subnets = masqueraded6(view);
-        if outbound(view).any(|n| n.v6.is_some()) && !self.forwards6 {
-            enable_forwarding6(&survey.uplinks)?;
+        let leads_out = outbound(view).any(|n| n.v6.is_some());
+        if leads_out || self.forwards6 {
+            self.learning.keep(&survey.uplinks, links)?;
+        }
+        if leads_out && !self.forwards6 {
+            enable_forwarding6()?;
             self.forwards6 = true;
         }
         if self.masqueraded6.as_ref() == Some(&subnets) {
@@ -357,6 +373,15 @@ impl DataPlane {
         }
         let rule = if self.capabilities.nft { masquerade::remove(&self.names) } else { Ok(()) };
         programs.and(interfaces).and(rule)
+    }
+}
+
+/// What runs on the host side of an endpoint's interface. What the host passes on to a network that is masqueraded looks the same
+/// whether it was asked for or not: there the table that masquerades tells them apart (`masquerade`).
+fn container_hooks(view: &NodeView, endpoint: &LocalEndpoint) -> &'static [PacketHook] {
+    match view.networks.get(&endpoint.scope) {
+        Some(net) if net.routed || net.internal => &[PacketHook::ToContainer, PacketHook::Container],
+        _ => &[PacketHook::Container],
     }
 }
 

@@ -120,13 +120,13 @@ fn the_process_inside() {
     if std::env::var_os("MUSTER_TEST_ACTOR").is_none() {
         return;
     }
-    let mut stream = None;
+    let (mut stream, mut held) = (None, None);
     for line in io::stdin().lines() {
         let Ok(line) = line else { break };
         let mut words: Vec<&str> = line.split_whitespace().collect();
         BRIEFLY.store(words.first() == Some(&"briefly"), Ordering::Release);
         words.retain(|w| *w != "briefly");
-        let answer = match obey(&words, &mut stream) {
+        let answer = match obey(&words, &mut stream, &mut held) {
             Ok(text) => format!("ok {text}"),
             Err(e) => format!("err {:?} {e}", e.kind()),
         };
@@ -136,7 +136,7 @@ fn the_process_inside() {
     std::process::exit(0);
 }
 
-fn obey(words: &[&str], stream: &mut Option<Stream>) -> io::Result<String> {
+fn obey(words: &[&str], stream: &mut Option<Stream>, held: &mut Option<TcpStream>) -> io::Result<String> {
     match *words {
         ["listen", "tcp", at, name] => listen_tcp(at, name.to_owned()),
         ["listen", "udp", at, name] => listen_udp(at, name.to_owned()),
@@ -163,6 +163,16 @@ fn obey(words: &[&str], stream: &mut Option<Stream>) -> io::Result<String> {
             too_big6(host, number(from)? as u16, number(to)? as u16, number(mtu)? as u16)
         }
         ["toobig", host, from, to, mtu] => too_big(host, number(from)? as u16, number(to)? as u16, number(mtu)? as u16),
+        ["hold", to] => {
+            let connection = TcpStream::connect_timeout(&address(to)?, patience())?;
+            BufReader::new(&connection).read_line(&mut String::new())?;
+            echo(&connection)?;
+            *held = Some(connection);
+            Ok(String::new())
+        }
+        ["held"] => echo(held.as_ref().ok_or(io::Error::other("no connection is held"))?),
+        ["flood", interface, what, n, hex] => flood(interface, what == "sources", number(n)?, unhex(hex)),
+        ["assured", to, first, n] => assured(to, number(first)? as u16, number(n)? as u16),
         ["frame", interface, hex] => frame(interface, &unhex(hex)),
         ["datagram", to, hex] => {
             let socket = UdpSocket::bind("0.0.0.0:0")?;
@@ -413,23 +423,90 @@ fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).expect("hex digits")).collect()
 }
 
+/// A few bytes there and back.
+fn echo(mut connection: &TcpStream) -> io::Result<String> {
+    connection.set_read_timeout(Some(patience()))?;
+    connection.write_all(b"echo")?;
+    let mut back = [0; 4];
+    connection.read_exact(&mut back)?;
+    if &back == b"echo" { Ok(String::new()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+/// The frame `n` times, each of another flow: another source port, and when those are all used another source address, or else another
+/// destination port.
+fn flood(interface: &str, sources: bool, n: usize, mut bytes: Vec<u8>) -> io::Result<String> {
+    let link = Link::open(interface)?;
+    let v4 = bytes[14] >> 4 == 4;
+    let (source_at, ports_at) = if v4 { (28, 34) } else { (36, 54) };
+    let port = u16::from_be_bytes([bytes[ports_at + 2], bytes[ports_at + 3]]);
+    for i in 0..n {
+        let (own, round) = ((1024 + i % 50_000) as u16, (i / 50_000) as u16);
+        bytes[ports_at..ports_at + 2].copy_from_slice(&own.to_be_bytes());
+        if sources {
+            bytes[source_at..source_at + 2].copy_from_slice(&(0x3310 + round).to_be_bytes());
+            if v4 {
+                bytes[24..26].fill(0);
+                let sum = checksum(&bytes[14..34]).to_be_bytes();
+                bytes[24..26].copy_from_slice(&sum);
+            }
+        } else {
+            bytes[ports_at + 2..ports_at + 4].copy_from_slice(&port.wrapping_add(round).to_be_bytes());
+        }
+        // Twice: an entry that is met again counts as one in use.
+        link.send(&bytes)?;
+        link.send(&bytes)?;
+    }
+    Ok(String::new())
+}
+
+/// Flows of datagrams from `n` ports on, each of which is answered and goes on after that.
+fn assured(to: &str, first: u16, n: u16) -> io::Result<String> {
+    let to = address(to)?;
+    for port in first..first + n {
+        let socket = UdpSocket::bind((any_like(to), port))?;
+        socket.connect(to)?;
+        for _ in 0..2 {
+            socket.send(b"x")?;
+            udp_answer(&socket, b"x")?;
+        }
+    }
+    Ok(String::new())
+}
+
 /// Sends a raw Ethernet frame.
 fn frame(interface: &str, bytes: &[u8]) -> io::Result<String> {
-    let name = std::ffi::CString::new(interface).map_err(io::Error::other)?;
-    // SAFETY: plain system calls on values that live during them.
-    unsafe {
-        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
+    Link::open(interface)?.send(bytes)?;
+    Ok(String::new())
+}
+
+/// A packet socket and the interface that it sends by.
+struct Link {
+    socket: std::os::fd::OwnedFd,
+    to: libc::sockaddr_ll,
+}
+
+impl Link {
+    fn open(interface: &str) -> io::Result<Self> {
+        use std::os::fd::FromRawFd;
+        let name = std::ffi::CString::new(interface).map_err(io::Error::other)?;
+        // SAFETY: plain system calls on values that live during them; the descriptor is new and nobody else's.
+        unsafe {
+            let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let mut to: libc::sockaddr_ll = std::mem::zeroed();
+            to.sll_family = libc::AF_PACKET as u16;
+            to.sll_ifindex = libc::if_nametoindex(name.as_ptr()) as i32;
+            Ok(Self { socket: std::os::fd::OwnedFd::from_raw_fd(fd), to })
         }
-        let mut to: libc::sockaddr_ll = std::mem::zeroed();
-        to.sll_family = libc::AF_PACKET as u16;
-        to.sll_ifindex = libc::if_nametoindex(name.as_ptr()) as i32;
-        let size = size_of_val(&to) as libc::socklen_t;
-        let sent = libc::sendto(fd, bytes.as_ptr().cast(), bytes.len(), 0, (&raw const to).cast(), size);
-        let done = if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(String::new()) };
-        libc::close(fd);
-        done
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        let (to, size) = ((&raw const self.to).cast(), size_of_val(&self.to) as libc::socklen_t);
+        // SAFETY: a system call on values that live during it.
+        let sent = unsafe { libc::sendto(self.socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0, to, size) };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 

@@ -127,14 +127,20 @@ fn nobody_speaks_with_anothers_address_or_for_another() {
     let advertisement = format!("8800000020000000{other}");
     a.must(&frame(mac, own, "3a", &advertisement));
     a.must(&frame(mac, own, "3c", &format!("3a00010400000000{advertisement}")));
-    assert_eq!(lab.count(0, Reason::Protocol), before + 2, "{}", lab.drops(0));
+    // Behind a routing header that leads no further, which the receiver passes over.
+    a.must(&frame(mac, own, "2b", &format!("3a00000000000000{advertisement}")));
+    a.must(&frame(mac, own, "3c", &format!("2b000104000000003a00000000000000{advertisement}")));
+    assert_eq!(lab.count(0, Reason::Protocol), before + 4, "{}", lab.drops(0));
     a.must(&frame(mac, other, "3a", &format!("8700000000000000{own}")));
     assert_eq!(lab.count(0, Reason::SpoofedIp), 2);
-    // Headers without end, and one that ends too early.
+    // Headers without end, one that ends too early, a message that lies behind the packet's end, a route by way of b to elsewhere.
     let before = lab.count(0, Reason::Malformed);
     a.must(&frame(mac, own, "3c", &"3c00010400000000".repeat(9)));
     a.must(&frame(mac, own, "3c", "11"));
-    assert_eq!(lab.count(0, Reason::Malformed), before + 2, "{}", lab.drops(0));
+    let behind = "8800000020000000".to_owned() + &"0".repeat(32);
+    a.must(&format!("{}{behind}", frame(mac, own, "2c", "3a00000100000001")));
+    a.must(&frame(mac, own, "2b", &format!("3b02000100000000{other}")));
+    assert_eq!(lab.count(0, Reason::Malformed), before + 4, "{}", lab.drops(0));
     assert_eq!(lab.count(0, Reason::Local), local + 1, "nothing of it arrived");
 }
 

@@ -123,6 +123,30 @@ impl Lab {
         name
     }
 
+    /// A second network of a host, with one machine on it that sends to everybody by way of the host: 192.168.60.1 and fd60::1 are the
+    /// host's, .100 the machine's. The data plane is not told.
+    pub fn add_lan(&mut self, host: usize) {
+        let host = format!("{}h{host}", self.name);
+        let lan = self.add_namespace("-lan");
+        ip(
+            &format!("-n {host}"),
+            &format!(
+                "link add eth1 type veth peer name eth0 netns {lan}\naddr add 192.168.60.1/24 dev eth1\naddr add fd60::1/64 dev eth1 nodad\n\
+                 link set eth1 up\n"
+            ),
+        );
+        ip(
+            &format!("-n {lan}"),
+            "addr add 192.168.60.100/24 dev eth0\naddr add fd60::100/64 dev eth0 nodad\nlink set eth0 up\n\
+             route add default via 192.168.60.1\nroute add default via fd60::1\n",
+        );
+    }
+
+    /// The machine of [`Lab::add_lan`].
+    pub fn on_lan(&self) -> Actor {
+        Actor::start("lan", &self.netns("-lan"), None)
+    }
+
     fn join_underlay(&self, namespace: &str, address: &str) {
         let underlay = format!("{}-underlay", self.name);
         let last = address.rsplit('.').next().expect("has dots");
@@ -336,24 +360,52 @@ impl Lab {
         counters.into_iter().find(|(r, _)| *r == reason).expect("each reason is counted").1
     }
 
-    /// Entries in a host's connection table.
+    /// Entries in a host's connection tables, that of opening connections and that of those which are kept.
     pub fn connections(&self, host: usize) -> usize {
-        use aya::maps::{HashMap, Map, MapData};
-        let pin = self.bpffs_dir(host).join("maps_2").join("conns");
-        let data = MapData::from_pin(pin).expect("the connection table is pinned");
-        let map = Map::from_map_data(data).expect("a map");
-        let table: HashMap<MapData, [u8; 20], [u8; 48]> = map.try_into().expect("its key and value");
-        table.keys().count()
+        ["opening", "conns"].map(|name| self.entries::<20, 48>(host, name)).iter().sum()
     }
 
     /// As [`Lab::connections`], of IPv6.
     pub fn connections6(&self, host: usize) -> usize {
+        ["opening6", "conns6"].map(|name| self.entries::<44, 80>(host, name)).iter().sum()
+    }
+
+    /// Entries of those that nobody pushes out.
+    pub fn kept(&self, host: usize) -> usize {
+        self.entries::<20, 48>(host, "conns")
+    }
+
+    /// As [`Lab::kept`], of IPv6.
+    pub fn kept6(&self, host: usize) -> usize {
+        self.entries::<44, 80>(host, "conns6")
+    }
+
+    /// Fragmented packets of IPv4 whose ports are known.
+    pub fn fragments(&self, host: usize) -> usize {
+        self.entries::<16, 4>(host, "frags")
+    }
+
+    fn entries<const KEY: usize, const VALUE: usize>(&self, host: usize, name: &str) -> usize {
         use aya::maps::{HashMap, Map, MapData};
-        let pin = self.bpffs_dir(host).join("maps_2").join("conns6");
-        let data = MapData::from_pin(pin).expect("the connection table is pinned");
+        let pin = self.bpffs_dir(host).join("maps_3").join(name);
+        let data = MapData::from_pin(pin).expect("the table is pinned");
+        // Its kind matters to nobody who only reads.
         let map = Map::from_map_data(data).expect("a map");
-        let table: HashMap<MapData, [u8; 44], [u8; 80]> = map.try_into().expect("its key and value");
+        let table: HashMap<MapData, [u8; KEY], [u8; VALUE]> = map.try_into().expect("its key and value");
         table.keys().count()
+    }
+
+    /// The hardware address of the host's side of a container's interface, as its gateway tells it; hexadecimal digits.
+    pub fn gateway(&self, host: usize, container: &str, address: &str) -> String {
+        self.inside(host, container).must(&format!("ping {address} 8"));
+        let line = self.run_in(container, &format!("ip neigh show {address}"));
+        let mac = line.split_whitespace().skip_while(|w| *w != "lladdr").nth(1).expect("a neighbour that answers");
+        mac.replace(':', "")
+    }
+
+    /// The hardware address of a host's uplink.
+    pub fn host_mac(&self, host: usize) -> String {
+        self.run_in(&format!("h{host}"), "cat /sys/class/net/eth0/address").trim().replace(':', "")
     }
 
     /// Everything that was dropped on a host, for messages.

@@ -328,5 +328,43 @@ fn a_watch_hears_of_addresses_and_ways_out_and_not_of_routes_to_containers() {
     assert!(after("ip -6 addr add fd50::77/64 dev eth0 nodad"));
     assert!(after("ip -6 route add default via fd50::fe"));
     assert!(after("ip route del default"));
+    assert!(!after("ip link add one type veth peer name other"));
+    assert!(after("ip link add lan type bridge"));
     assert!(!after("true"));
+}
+
+#[test]
+fn an_uplink_goes_on_learning_from_routers_also_one_that_comes_later_or_anew() {
+    let mut lab = Lab::new(1);
+    let learns = |lab: &Lab, name: &str| {
+        lab.run_in("h0", &format!("sysctl -n net.ipv6.conf.{name}.accept_ra")).trim().parse::<u32>().expect("a number")
+    };
+    let add = |lab: &Lab, name: &str| {
+        lab.run_in("h0", &format!("ip link add {name} type bridge"));
+        lab.run_in("h0", &format!("ip link set {name} up"));
+    };
+    lab.network6(Scope::local(1), "172.30.0.0/24", "fd00:1::/64");
+    add(&lab, "wan");
+    lab.sync(0);
+    // No uplink, so nobody's business. Then it is one.
+    assert_eq!((learns(&lab, "eth0"), learns(&lab, "wan")), (2, 1));
+    lab.run_in("h0", "ip addr add 192.168.70.1/24 dev wan");
+    lab.run_in("h0", "ip route add default via 192.168.70.2 metric 9");
+    lab.sync(0);
+    assert_eq!(learns(&lab, "wan"), 2);
+    // Whoever changes it afterwards has the last word, and 0 was somebody's word from the beginning.
+    lab.run_in("h0", "sysctl -q -w net.ipv6.conf.wan.accept_ra=1");
+    lab.sync(0);
+    assert_eq!(learns(&lab, "wan"), 1);
+    // Taken away and made anew: it is told before it has a way out.
+    lab.run_in("h0", "ip link del wan");
+    lab.sync(0);
+    add(&lab, "wan");
+    lab.sync(0);
+    assert_eq!(learns(&lab, "wan"), 2);
+    lab.run_in("h0", "ip link del wan");
+    add(&lab, "wan");
+    lab.run_in("h0", "sysctl -q -w net.ipv6.conf.wan.accept_ra=0");
+    lab.sync(0);
+    assert_eq!(learns(&lab, "wan"), 0);
 }

@@ -2,6 +2,9 @@
 //! program that sends or receives is a process of its own.
 
 mod actor;
+mod attacks;
+mod flood;
+mod frames;
 mod ipv6;
 mod lab;
 mod lifecycle;

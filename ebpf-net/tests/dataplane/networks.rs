@@ -260,3 +260,43 @@ fn a_routed_network_speaks_with_its_own_addresses_and_hears_only_what_it_asked_f
     }
     assert!(!lab.run_in("h0", "nft list ruleset").contains("masquerade"));
 }
+
+#[test]
+fn nobody_gets_into_a_network_by_an_interface_that_the_data_plane_was_never_told_of() {
+    let mut lab = Lab::new(1);
+    let kinds = [(Scope::local(1), 1), (Scope::local(2), 2), (Scope::local(3), 3)];
+    for (scope, n) in kinds {
+        lab.network6(scope, &format!("10.{n}.0.0/24"), &format!("fd00:{n}::/64"));
+        lab.container6(0, &format!("c{n}"), scope, &format!("10.{n}.0.11"), &format!("fd00:{n}::a"));
+    }
+    lab.network(kinds[1].0, "10.2.0.0/24").routed = true;
+    lab.network(kinds[2].0, "10.3.0.0/24").internal = true;
+    lab.sync_all();
+    lab.add_lan(0);
+    let mut lan = lab.on_lan();
+    lan.must("listen tcp [::]:80 lan");
+    lan.must("listen udp [::]:53 lan");
+    for (_, n) in kinds {
+        let mut container = lab.inside(0, &format!("c{n}"));
+        container.must("listen tcp [::]:80 c");
+        for (own, there) in [(format!("10.{n}.0.11"), "192.168.60.100"), (format!("fd00:{n}::a"), "fd60::100")] {
+            let at = |ip: &str, port: u16| std::net::SocketAddr::new(ip.parse().expect("an address"), port);
+            lan.must_fail(&format!("tcp {} 10", at(&own, 80)));
+            lan.must_fail(&format!("ping {own} 8"));
+            if n == 3 {
+                container.must_fail(&format!("tcp {} 10", at(there, 80)));
+                continue;
+            }
+            // What they ask for there comes back, and the word that nobody listens.
+            container.must(&format!("tcp {} 1000000", at(there, 80)));
+            container.must(&format!("udp {} 4000 loose", at(there, 53)));
+            container.must(&format!("ping {there} 56"));
+            let error = container.must_fail(&format!("udp {} 10 connected", at(there, 54)));
+            assert!(error.starts_with("ConnectionRefused"), "{n}: {error} {}", lab.drops(0));
+            lan.must_fail(&format!("tcp {} 10", at(&own, 80)));
+        }
+        // The host itself is nobody from outside.
+        lab.on_host(0).must(&format!("tcp 10.{n}.0.11:80 1000"));
+        lab.on_host(0).must(&format!("tcp [fd00:{n}::a]:80 1000"));
+    }
+}
