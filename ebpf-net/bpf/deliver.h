@@ -76,6 +76,33 @@ outlined tunnel(struct __sk_buff *skb, struct packet *p, u32 scope, u32 vtep)
     return redirect_neigh(cfg->uplink, 0, 0, 0);
 }
 
+/* As many containers of a network on one host as hear what is sent to all: as many as fit on one of the kernel's bridges. */
+#define MEMBERS 1024
+
+/* To all other containers of the network on this host, as the frame is: each takes what it has asked its own interface for. Who is
+ * not to reach others alone does not reach them all. */
+outlined to_members(struct __sk_buff *skb, struct iface *from)
+{
+    if (!from)
+        return TC_ACT_SHOT;
+    u8 first;
+    if (skb_load(skb, 0, &first, 1) || !(first & 1))
+        return drop(D_MULTICAST);
+    if (from->flags & IFACE_ALONE)
+        return drop(D_ISOLATION);
+    struct member_key key = { .scope = from->scope };
+    for (int i = 0; i < MEMBERS; i++) {
+        key.index = i;
+        u32 *ifindex = map_lookup(&members, &key);
+        if (!ifindex)
+            break;
+        if (*ifindex != skb->ifindex)
+            clone_redirect(skb, *ifindex, 0);
+    }
+    count(C_GROUP);
+    return TC_ACT_SHOT;     /* its copies went */
+}
+
 /* To the endpoint that the packet is addressed to, in this scope. */
 inline int deliver(struct __sk_buff *skb, struct packet *p, u32 scope)
 {

@@ -65,6 +65,7 @@ static u32 (*const random_u32)(void) = (void *)7;
 static long (*const skb_store)(struct __sk_buff *skb, u32 offset, const void *from, u32 len, u64 flags) = (void *)9;
 static long (*const l3_csum_replace)(struct __sk_buff *skb, u32 offset, u64 from, u64 to, u64 size) = (void *)10;
 static long (*const l4_csum_replace)(struct __sk_buff *skb, u32 offset, u64 from, u64 to, u64 flags) = (void *)11;
+static long (*const clone_redirect)(struct __sk_buff *skb, u32 ifindex, u64 flags) = (void *)13;
 static long (*const skb_vlan_pop)(struct __sk_buff *skb) = (void *)19;
 static long (*const redirect)(u32 ifindex, u64 flags) = (void *)23;
 static long (*const skb_load)(const void *skb, u32 offset, void *to, u32 len) = (void *)26;
@@ -102,7 +103,7 @@ static long (*const set_retval)(int retval) = (void *)187;
 #define ETH_IPV4 htons(0x0800)
 #define ETH_ARP htons(0x0806)
 #define ETH_IPV6 htons(0x86dd)
-enum ip_proto { IP_ICMP = 1, IP_TCP = 6, IP_UDP = 17, IP_ICMPV6 = 58 };
+enum ip_proto { IP_ICMP = 1, IP_IGMP = 2, IP_TCP = 6, IP_UDP = 17, IP_ICMPV6 = 58 };
 enum ip_extension { IP_HOP_OPTIONS = 0, IP_ROUTING = 43, IP_FRAGMENT = 44, IP_DST_OPTIONS = 60 };
 #define VLAN_ID 0xfff           /* of vlan_tci */
 #define TCP_FIN 0x01

@@ -64,6 +64,9 @@ struct netns {
     u32 scope[NETNS_SCOPES];
 };
 
+/* (scope, 0, 1, ...) -> ifindex of a host side veth: who is in a network, on this host. A gap ends the list. */
+struct member_key { u32 scope, index; };
+
 struct subnet_key { u32 prefix, ip; };  /* longest prefix match -> scope */
 
 /* scope -> the network's MTU, and of what kind it is. */
@@ -111,7 +114,8 @@ struct conn6 { struct conn c; struct addr6 saddr, daddr; };
 struct scratch { struct conn_key key, other, held, held_other; struct conn entry; };
 struct scratch6 { struct conn6_key key, other, held, held_other; struct conn6 entry; };
 
-/* Who has how much of a table of kept connections, counted as share_weight does: SHARE_OWNERS counts, by a hash of the container's address; then: */
+/* Who has how much of a table of kept connections, counted as share_weight does: SHARE_OWNERS counts, by a hash of the container's
+ * address; then: */
 #define SHARE_OWNERS 4096
 #define SHARE_TOTAL SHARE_OWNERS        /* how many there are in all */
 #define SHARE_CURSOR (SHARE_OWNERS + 1) /* where in the list of them the next one looks for a place */
@@ -138,6 +142,7 @@ struct pick { u64 set; u32 ip; u16 port; u16 pad; };
 enum reason {
     C_LOCAL, C_TUNNEL_OUT, C_TUNNEL_IN, C_ARP, C_OUTBOUND, C_VIP_PACKET, C_VIP_REPLY, C_INGRESS, C_INGRESS_REPLY,
     C_SOCKET_VIP, C_SOCKET_PUBLISHED, C_SOCKET_DNS, C_ECHO, C_HOST_IN, C_HOST_OUT, C_NEIGHBOUR,
+    C_GROUP,
     /* drops */
     D_UNKNOWN_INTERFACE, D_SPOOFED_MAC, D_SPOOFED_IP, D_IPV6, D_PROTOCOL, D_MALFORMED, D_NO_ENDPOINT, D_NO_BACKEND,
     D_NO_CONNECTION, D_MULTICAST, D_INTERNAL, D_ISOLATION, D_NO_OUTBOUND, D_UNKNOWN_VTEP, D_UNKNOWN_VNI,

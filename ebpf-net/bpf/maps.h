@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /* The maps. All are pinned by name and shared by the packet and the socket programs. Tables that follow the view are
- * allocated as they fill, and so do those of kept connections; the others are allocated whole and forget the oldest. */
+ * allocated as they fill, and so are those of kept connections; the others are allocated whole and forget the oldest. An empty
+ * instance takes about 27 MB of kernel memory, 14 of them for connections. */
 #pragma once
 #include "layout.h"
 
@@ -15,6 +16,7 @@ MAP_WITH_FLAGS(endpoints, MAP_HASH, 131072, NO_PREALLOC, struct endpoint_key, st
 MAP_WITH_FLAGS(backends, MAP_HASH, 131072, NO_PREALLOC, struct backend_key, struct backend);
 MAP_WITH_FLAGS(published, MAP_HASH, 16384, NO_PREALLOC, struct published_key, struct published);
 MAP_WITH_FLAGS(networks, MAP_HASH, 16384, NO_PREALLOC, u32, u32);       /* scope -> NETWORK_* */
+MAP_WITH_FLAGS(members, MAP_HASH, 16384, NO_PREALLOC, struct member_key, u32);
 MAP_WITH_FLAGS(subnets, MAP_LPM_TRIE, 16384, NO_PREALLOC, struct subnet_key, u32);
 MAP_WITH_FLAGS(vteps, MAP_HASH, 16384, NO_PREALLOC, u32, u32);
 MAP_WITH_FLAGS(host_addrs, MAP_HASH, 4096, NO_PREALLOC, u32, u32);

@@ -173,7 +173,7 @@ inline int leave_network(struct __sk_buff *skb, struct packet *p, struct iface *
             return follow(skb, p, &key, c, C_INGRESS_REPLY);
     }
     if (is_group_address(p->daddr, from))
-        return drop(D_MULTICAST);
+        return p->proto == IP_IGMP ? drop(D_MULTICAST) : to_members(skb, from);     /* no router listens to reports */
     if ((p->daddr & htonl(0xff000000)) == htonl(0x7f000000))
         return drop(D_NO_ENDPOINT);     /* a host may be set to let its loopback be reached from elsewhere (route_localnet) */
     if ((p->daddr & from->mask) == from->subnet)
@@ -345,6 +345,9 @@ int to_container(struct __sk_buff *skb)
     u32 ifindex = skb->ifindex;
     if (!skb->ingress_ifindex || skb->ingress_ifindex == ifindex)
         return TC_ACT_UNSPEC;   /* the host's own; what from_container answered in place */
+    u8 first;
+    if (!skb_load(skb, 0, &first, 1) && (first & 1))
+        return TC_ACT_UNSPEC;   /* to all of the network, by one of them: nothing like it is forwarded */
     struct iface *to = map_lookup(&ifaces, &ifindex);
     if (!to || !(to->flags & IFACE_ROUTED) || (to->flags & IFACE_INTERNAL))
         return drop(D_DIRECT);

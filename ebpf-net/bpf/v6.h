@@ -159,8 +159,14 @@ outlined from_container6(struct __sk_buff *skb, struct iface *from)
         int may_ask = is_own || is_unspecified6(&p.saddr) || same_addr6(&p.saddr, &local);
         return may_ask ? answer_neighbour(skb, from, from6, p.p.l4) : drop(D_SPOOFED_IP);
     }
-    if ((p.daddr.w[0] & htonl(0xff000000)) == htonl(0xff000000))
-        return drop(D_MULTICAST);   /* router solicitations and group reports among them, whatever their source */
+    if ((p.daddr.w[0] & htonl(0xff000000)) == htonl(0xff000000)) {
+        struct addr6 local;
+        link_local_of(&local, from->mac);
+        int is_report = p.p.proto == IP_ICMPV6 && ((p.p.icmp_type >= 130 && p.p.icmp_type <= 132) || p.p.icmp_type == 143);
+        if (discovery || is_report || (!is_own && !same_addr6(&p.saddr, &local)))
+            return drop(D_MULTICAST);
+        return to_members(skb, from);
+    }
     if (!is_own)
         return drop(D_SPOOFED_IP);
     if (discovery)

@@ -5,7 +5,7 @@ use crate::{
     config::DnsPorts,
     layout::{
         Addr, Addr6, Backend, BackendKey, EP_GATEWAY, EP_LOCAL, EP_REMOTE, EP_VIP, Endpoint, EndpointKey, EndpointKey6,
-        IFACE_ALONE, IFACE_INTERNAL, IFACE_NO_OUTBOUND, IFACE_ROUTED, Iface, Iface6, MacBytes, NETNS_HOST,
+        IFACE_ALONE, IFACE_INTERNAL, IFACE_NO_OUTBOUND, IFACE_ROUTED, Iface, Iface6, MacBytes, MemberKey, NETNS_HOST,
         NETNS_HOST_V6, NETNS_SCOPES, NETWORK_ROUTED, Namespace, Published, Published6, PublishedKey, PublishedKey6,
         Settings, mac_bytes,
     },
@@ -80,6 +80,8 @@ pub struct MapImage {
     pub published: BTreeMap<PublishedKey, Published>,
     /// Scope -> MTU and `NETWORK_*`.
     pub networks: BTreeMap<u32, u32>,
+    /// Who is in a network on this host: interfaces, numbered from 0.
+    pub members: BTreeMap<MemberKey, u32>,
     /// (prefix length, address) -> scope.
     pub subnets: BTreeMap<(u32, Addr), u32>,
     pub vteps: BTreeMap<Addr, u32>,
@@ -102,6 +104,7 @@ impl MapImage {
         image.add_vips(view);
         image.add_remote(view, &mut notes);
         image.add_local(view, ground, &mut notes);
+        image.add_members(view, ground);
         image.add_published(view);
         image.add_published6(view);
         image.add_namespaces(view, ground, &mut notes);
@@ -178,6 +181,19 @@ impl MapImage {
                 self.ifaces6.insert(port.ifindex, Iface6 { ip: ip.into() });
                 self.endpoints6.insert(EndpointKey6 { scope: endpoint.scope.0, ip: ip.into() }, local);
             }
+        }
+    }
+
+    /// By the age of their interfaces, so that a new one is one entry more and moves no other.
+    fn add_members(&mut self, view: &NodeView, ground: &Ground) {
+        let scope_and_ifindex =
+            |(name, e): (&String, &LocalEndpoint)| Some((e.scope.0, ground.ports.get(name)?.ifindex));
+        let all: BTreeSet<(u32, u32)> = view.local.iter().filter_map(scope_and_ifindex).collect();
+        let mut last = MemberKey::default();
+        for (scope, ifindex) in all {
+            let index = if last.scope == scope && !self.members.is_empty() { last.index + 1 } else { 0 };
+            last = MemberKey { scope, index };
+            self.members.insert(last, ifindex);
         }
     }
 
@@ -422,6 +438,7 @@ mod tests {
         assert_eq!(image.namespaces[&99].scope[..1], [SHOP.0]);
         assert_eq!(image.vteps.len(), 1);
         assert_eq!(image.ifaces[&12].flags, 0);
+        assert_eq!(image.members, [(MemberKey { scope: SHOP.0, index: 0 }, 12)].into());
     }
 
     #[test]

@@ -79,6 +79,7 @@ mirrored! {
     struct Iface [36] {
         scope: u32, ip: Addr, subnet: Addr, mask: Addr, gateway: Addr, flags: u32, mac: MacBytes, host_mac: MacBytes,
     }
+    struct MemberKey [8] { scope: u32, index: u32 }
     struct EndpointKey [8] { scope: u32, ip: Addr }
     /// `struct endpoint`; `kind` is one of the `EP_*` constants.
     struct Endpoint [40] {
@@ -136,5 +137,5 @@ mod tests {
         );
     }
 
-    const LAYOUT_DIGEST: &str = "985dc340b85f9b60";
+    const LAYOUT_DIGEST: &str = "48ba16be7fefbfb7";
 }

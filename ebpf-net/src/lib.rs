@@ -16,7 +16,9 @@
 //! The host's own firewall has two rules of ours for each family: what leaves a network that is not routed is masqueraded, and nothing
 //! but answers to that is passed on to it.
 //!
-//! Not there: IPv6 between hosts (dropped and counted), multicast and broadcast (likewise), uplinks without an Ethernet header, ICMP errors about
+//! What is sent to all of a network (broadcast, multicast) is given to its other containers of the same host.
+//!
+//! Not there: IPv6 between hosts (dropped and counted), broadcast and multicast between hosts, uplinks without an Ethernet header, ICMP errors about
 //! translated connections of IPv4 inside of a network (those of routers on a client's way are translated). A connected datagram
 //! socket keeps its backend until it connects again. Two hosts that translate the same client address and port to the same
 //! backend at the same time are told apart by nobody: the later connection has to try again.

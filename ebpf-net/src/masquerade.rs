@@ -1,6 +1,7 @@
 //! The rules of the host's firewall that are ours, once for each family: what containers send to the outside leaves with the
 //! host's address, and what the host passes on to them is what belongs to that. Whatever interface it comes in by: the table that
-//! remembers what was masqueraded is the one to ask, and uplinks alone have programs of ours.
+//! remembers what was masqueraded is the one to ask, and uplinks alone have programs of ours. Where a rule of the host's owner leads a
+//! connection to a container (DNAT), it was not the one outside who named it.
 
 use crate::{names::Names, report::Error};
 use muster_model::net::{Subnet, Subnet6};
@@ -52,6 +53,7 @@ fn script(names: &Names, family: &str, subnets: &[String]) -> String {
          \t}}\n\
          \tchain inbound {{\n\
          \t\ttype filter hook forward priority filter; policy accept;\n\
+         \t\tct status dnat accept\n\
          \t\t{family} daddr @own oifname \"{ours}\" iifname != \"{ours}\" ct state new,invalid,untracked drop\n\
          \t}}\n}}\n",
         subnets.join(", "),

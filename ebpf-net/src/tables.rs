@@ -4,8 +4,8 @@ use crate::{
     counters::Reason,
     image::MapImage,
     layout::{
-        Addr, Addr6, Backend, BackendKey, Endpoint, EndpointKey, EndpointKey6, Iface, Iface6, Namespace, Published,
-        Published6, PublishedKey, PublishedKey6, Settings,
+        Addr, Addr6, Backend, BackendKey, Endpoint, EndpointKey, EndpointKey6, Iface, Iface6, MemberKey, Namespace,
+        Published, Published6, PublishedKey, PublishedKey6, Settings,
     },
     report::Error,
 };
@@ -24,6 +24,7 @@ pub struct Tables {
     backends: HashMap<MapData, BackendKey, Backend>,
     published: HashMap<MapData, PublishedKey, Published>,
     networks: HashMap<MapData, u32, u32>,
+    members: HashMap<MapData, MemberKey, u32>,
     subnets: LpmTrie<MapData, Addr, u32>,
     vteps: HashMap<MapData, Addr, u32>,
     host_addrs: HashMap<MapData, Addr, u32>,
@@ -58,6 +59,7 @@ impl Tables {
             backends: typed(dir, "backends")?,
             published: typed(dir, "published")?,
             networks: typed(dir, "networks")?,
+            members: typed(dir, "members")?,
             subnets: typed(dir, "subnets")?,
             vteps: typed(dir, "vteps")?,
             host_addrs: typed(dir, "host_addrs")?,
@@ -85,6 +87,7 @@ impl Tables {
             backends: hash_entries("backends", &self.backends)?,
             published: hash_entries("published", &self.published)?,
             networks: hash_entries("networks", &self.networks)?,
+            members: hash_entries("members", &self.members)?,
             subnets: trie_entries("subnets", &self.subnets)?,
             vteps: hash_entries("vteps", &self.vteps)?,
             host_addrs: hash_entries("host_addrs", &self.host_addrs)?,
@@ -129,12 +132,14 @@ impl Tables {
         put(&mut self.ifaces6, "ifaces6", &old.ifaces6, &new.ifaces6, &mut w)?;
         put(&mut self.endpoints6, "endpoints6", &old.endpoints6, &new.endpoints6, &mut w)?;
         put(&mut self.endpoints, "endpoints", &old.endpoints, &new.endpoints, &mut w)?;
+        put(&mut self.members, "members", &old.members, &new.members, &mut w)?;
         put(&mut self.published, "published", &old.published, &new.published, &mut w)?;
         put(&mut self.published6, "published6", &old.published6, &new.published6, &mut w)?;
         put(&mut self.namespaces, "namespaces", &old.namespaces, &new.namespaces, &mut w)?;
 
         delete(&mut self.namespaces, "namespaces", &old.namespaces, &new.namespaces, &mut w)?;
         delete(&mut self.published6, "published6", &old.published6, &new.published6, &mut w)?;
+        delete(&mut self.members, "members", &old.members, &new.members, &mut w)?;
         delete(&mut self.published, "published", &old.published, &new.published, &mut w)?;
         delete(&mut self.endpoints, "endpoints", &old.endpoints, &new.endpoints, &mut w)?;
         delete(&mut self.endpoints6, "endpoints6", &old.endpoints6, &new.endpoints6, &mut w)?;

@@ -140,6 +140,7 @@ fn obey(words: &[&str], stream: &mut Option<Stream>, held: &mut Option<TcpStream
     match *words {
         ["listen", "tcp", at, name] => listen_tcp(at, name.to_owned()),
         ["listen", "udp", at, name] => listen_udp(at, name.to_owned()),
+        ["join", group] => join(group),
         ["tcp", to, n] => tcp(to, number(n)?),
         ["tcpfrom", port, to, n] => tcp_from(number(port)? as u16, to, number(n)?),
         ["udp", to, n, how] => udp(0, to, number(n)?, how == "connected"),
@@ -229,6 +230,23 @@ fn listen_udp(at: &str, name: String) -> io::Result<String> {
     Ok(String::new())
 }
 
+/// Takes what is sent to a group of eth0, for all sockets of the namespace, until the process ends.
+fn join(group: &str) -> io::Result<String> {
+    match group.parse().map_err(io::Error::other)? {
+        IpAddr::V4(group) => {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED)?;
+            std::mem::forget(socket);
+        }
+        IpAddr::V6(group) => {
+            let socket = UdpSocket::bind("[::]:0")?;
+            socket.join_multicast_v6(&group, nix::net::if_::if_nametoindex("eth0")?)?;
+            std::mem::forget(socket);
+        }
+    }
+    Ok(String::new())
+}
+
 /// Connects, reads the greeting, has `n` bytes echoed and compares them. Answers: greeting, getpeername.
 fn tcp(to: &str, n: usize) -> io::Result<String> {
     converse(TcpStream::connect_timeout(&address(to)?, patience())?, n)
@@ -264,6 +282,7 @@ fn converse(stream: TcpStream, n: usize) -> io::Result<String> {
 fn udp(port: u16, to: &str, n: usize, connected: bool) -> io::Result<String> {
     let to = address(to)?;
     let socket = UdpSocket::bind((any_like(to), port))?;
+    socket.set_broadcast(true)?;
     let data = pattern(0, n);
     if connected {
         socket.connect(to)?;

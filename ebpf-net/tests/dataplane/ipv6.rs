@@ -156,7 +156,7 @@ fn round_trips(attach: Attach) {
     }
     let outside = lab.run_in("h0", "nft list tables");
     assert!(outside.contains("ip6 muster_"), "{outside}");
-    assert!(!lab.run_in("h0", "nft list ruleset").contains("dnat"));
+    assert!(!lab.run_in("h0", "nft list ruleset").contains("dnat to"));
     assert!(lab.count(0, Reason::Ingress) > 0 && lab.count(0, Reason::IngressReply) > 0);
 }
 

@@ -300,3 +300,52 @@ fn nobody_gets_into_a_network_by_an_interface_that_the_data_plane_was_never_told
         lab.on_host(0).must(&format!("tcp [fd00:{n}::a]:80 1000"));
     }
 }
+
+#[test]
+fn what_is_sent_to_all_of_a_network_is_heard_by_all_of_it_on_the_host_and_by_nobody_else() {
+    let mut lab = Lab::new(1);
+    let (red, blue) = (Scope::local(1), Scope::local(2));
+    lab.network6(red, "10.1.0.0/24", "fd00:1::/64");
+    lab.network6(blue, "10.2.0.0/24", "fd00:2::/64");
+    for (name, scope, n, last) in [("a", red, 1, "a"), ("b", red, 1, "b"), ("c", red, 1, "c"), ("x", blue, 2, "a")] {
+        let host = u8::from_str_radix(last, 16).expect("a digit");
+        lab.container6(0, name, scope, &format!("10.{n}.0.{host}"), &format!("fd00:{n}::{last}"));
+    }
+    lab.sync_all();
+    let groups = ["10.1.0.255:53", "255.255.255.255:53", "239.1.2.3:53", "[ff05::1234]:53"];
+    let listen = |name: &str| {
+        let mut actor = lab.inside(0, name);
+        actor.must(&format!("listen udp [::]:53 {name}"));
+        actor.must("join 239.1.2.3");
+        actor.must("join ff05::1234");
+        actor
+    };
+    let mut others = [listen("b"), listen("c"), listen("x")];
+    let mut a = lab.inside(0, "a");
+    for group in groups {
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..64 {
+            let answer = a.must(&format!("udp {group} 10 loose"));
+            seen.insert(answer[..1].to_owned());
+            if seen.len() == 2 {
+                break;
+            }
+        }
+        assert_eq!(seen, ["b", "c"].map(str::to_owned).into(), "{group}: {}", lab.drops(0));
+    }
+    assert!(lab.count(0, Reason::Group) >= 4, "{}", lab.drops(0));
+    // Not to a network whose containers do not reach each other, and from nobody who says to be somebody else.
+    let before = (lab.count(0, Reason::Group), lab.count(0, Reason::SpoofedIp));
+    a.must("frame eth0 ffffffffffff02420a01000a0800450000140000000040fd00000a01000b0a0100ff");
+    assert_eq!((lab.count(0, Reason::Group), lab.count(0, Reason::SpoofedIp)), (before.0, before.1 + 1));
+    lab.network(red, "10.1.0.0/24").isolated = true;
+    lab.sync_all();
+    a.must_fail("udp 10.1.0.255:53 10 loose");
+    assert!(lab.count(0, Reason::Isolation) > 0, "{}", lab.drops(0));
+    // An internal network's is its own affair.
+    let net = lab.network(red, "10.1.0.0/24");
+    (net.isolated, net.internal) = (false, true);
+    lab.sync_all();
+    a.must("udp 10.1.0.255:53 10 loose");
+    drop(others.iter_mut());
+}
