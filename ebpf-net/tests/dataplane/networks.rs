@@ -312,10 +312,12 @@ fn what_is_sent_to_all_of_a_network_is_heard_by_all_of_it_on_the_host_and_by_nob
         lab.container6(0, name, scope, &format!("10.{n}.0.{host}"), &format!("fd00:{n}::{last}"));
     }
     lab.sync_all();
-    let groups = ["10.1.0.255:53", "255.255.255.255:53", "239.1.2.3:53", "[ff05::1234]:53"];
+    let groups = ["10.1.0.255:53", "255.255.255.255:53", "239.1.2.3:53", "[ff05::1234]:54"];
     let listen = |name: &str| {
         let mut actor = lab.inside(0, name);
-        actor.must(&format!("listen udp [::]:53 {name}"));
+        // A socket of IPv6 takes no packets of an IPv4 group that another socket joined.
+        actor.must(&format!("listen udp 0.0.0.0:53 {name}"));
+        actor.must(&format!("listen udp [::]:54 {name}"));
         actor.must("join 239.1.2.3");
         actor.must("join ff05::1234");
         actor
