@@ -190,10 +190,11 @@ impl Shared {
         shm_folder(&self.config.run_dir).join(names::short(id))
     }
 
-    /// Removes every network namespace and shared memory that no container of `keep` owns.
+    /// Removes every network namespace and shared memory of a container that is not in `keep`. Whatever is not called as
+    /// containers are stays: of a folder that others use as well (`/run`: ip(8) has its namespaces there) they lose nothing.
     pub fn sweep_run_dir(&self, keep: &[String]) -> std::io::Result<()> {
         sweep_pins(&self.pins());
-        let kept = |name: &str| keep.iter().any(|id| names::short(id) == name);
+        let kept = |name: &str| !names::is_short(name) || keep.iter().any(|id| names::short(id) == name);
         netns::sweep(&netns_folder(&self.config.run_dir), kept)?;
         crate::container::sweep_shm(&shm_folder(&self.config.run_dir), kept)
     }

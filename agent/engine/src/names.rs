@@ -150,6 +150,11 @@ pub fn is_valid_object(name: &str) -> bool {
     is_valid(name) || (name.len() == 1 && name.as_bytes()[0].is_ascii_alphanumeric())
 }
 
+/// Whether this looks like a short id, what [`short`] makes of one.
+pub fn is_short(text: &str) -> bool {
+    text.len() == 12 && is_hex(text)
+}
+
 /// Whether this looks like an id or the beginning of one.
 pub fn is_hex(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 && text.bytes().all(|c| c.is_ascii_hexdigit() && !c.is_ascii_uppercase())
