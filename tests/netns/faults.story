@@ -50,9 +50,9 @@ no_strays() { [ "$(muster_on $other ps -q | wc -l)" = 6 ]; }
 within 40 "no task runs twice" no_strays
 
 # A host is lost and comes back.
-# One that runs tasks: after the cut above they are not on all three.
-lost=$(muster_on $other service ps web --filter desired-state=running --format '{{.Node}}' | sed "s/${P}host//" | grep -vx "$other" | head -n 1)
-[ -n "$lost" ] || bad "no other host than $other runs a task"
+# One that runs tasks: after the cut above they are not on all three, and where the machine is slow on one alone.
+lost=$(muster_on $other service ps web --filter desired-state=running --format '{{.Node}}' | sed "s/${P}host//" | sort -u | grep -vx "$other" | head -n 1)
+[ -n "$lost" ] || { lost=$other; other=$l; }
 began=$(date +%s%N)
 host_kill $lost
 within 10 "the other hosts answer" answers $other 8080
@@ -69,7 +69,8 @@ check "a node is drained" muster_on $other node update --availability drain "${P
 drained() { [ -z "$(muster_on $other ps -q --node "${P}host$other")" ]; }
 within 40 "its tasks move away" drained
 within 30 "and run elsewhere" running_are $other web 6
-check "a manager is demoted" muster_on $other node demote "${P}host$lost"
+# One of the managers that stay may be on its way back still: then there would be no majority, and it is refused.
+within 30 "a manager is demoted" muster_on $other node demote "${P}host$lost"
 two() { nodes_are $other 2 'Ready (Leader|Reachable)'; }
 within 30 "two managers are left" two
 check "and promoted again" muster_on $other node promote "${P}host$lost"
