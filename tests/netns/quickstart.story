@@ -19,7 +19,7 @@ done
 check "each host answers afterwards" curl -s -m 5 -f -o /dev/null "http://198.18.$mine.3:8080/cgi-bin/who"
 refuses "an argument that it does not know is named" "unknown argument --nodes" quickstart --nodes 4
 # Half-way: three hosts are up, nothing is deployed.
-quickstart --bin "$BIN" >"$out" 2>&1 & half=$!
+"$top/deploy/quickstart" --beside "$mine" --bin "$BIN" >"$out" 2>&1 & half=$!
 within 60 "it is half-way" says "an image in a registry"
 kill -KILL $half; wait $half 2>/dev/null
 check "after a death half-way it runs to its end again" whole
