@@ -195,8 +195,10 @@ def cpu_seconds(pid):
 
 
 def settle(seconds, pid):
+    """Waits until a process is idle: 15 s at the least, then until its memory stays the same for 6 s and it takes no processor."""
     end = time.monotonic() + float(seconds)
     window = []
+    time.sleep(15)
     while time.monotonic() < end:
         window = (window + [(rollup(pid)[0], cpu_seconds(pid))])[-6:]
         sizes = [w[0] for w in window]
