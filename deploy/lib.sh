@@ -15,15 +15,19 @@ give_up() { if [ "$(type -t failed)" = function ]; then failed "$*"; else die "$
 # need_packages PACKAGE...: installs those that are missing. None of their services is started by it: a registry or an engine of
 # the distribution's would take the ports that ours are to have (policy-rc.d, Debian policy 9.3.3.1; exit 101 forbids).
 need_packages() {
-  local missing=() p policy=/usr/sbin/policy-rc.d made=0 rc
+  local missing=() p policy=/usr/sbin/policy-rc.d mark='# of Muster: while packages are installed'
+  # Left by one that was killed in the middle.
+  grep -qsxF "$mark" $policy && rm -f $policy
   for p in "$@"; do dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p"); done
   [ ${#missing[@]} -eq 0 ] && return 0
   echo "installing: ${missing[*]}"
-  [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy && made=1; }
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"${APT_LOG:-/dev/null}" 2>&1
-  rc=$?
-  [ $made = 0 ] || rm -f $policy
-  [ $rc = 0 ] || die "these packages could not be installed: ${missing[*]} (apt-get install says why)"
+  (
+    if [ ! -e $policy ]; then
+      trap 'rm -f $policy' EXIT; trap 'exit 130' INT TERM
+      printf '#!/bin/sh\n%s\nexit 101\n' "$mark" >$policy && chmod 755 $policy || exit 1
+    fi
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  ) >"${APT_LOG:-/dev/null}" 2>&1 || die "these packages could not be installed: ${missing[*]} (apt-get install says why)"
 }
 
 # check_build: as check_host, for what is built here
