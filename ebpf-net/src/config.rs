@@ -99,8 +99,7 @@ pub enum Uplink {
 /// The kernel's ways to run a program on an interface's packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Attach {
-    /// Where the kernel has it (6.6), tcx on uplinks, which other tools use too; clsact on the rest: attaching is 10 ms
-    /// faster there, and a new container waits for it.
+    /// tcx links where the kernel has them (6.6), so that no tool that clears an interface's qdisc cuts it off; clsact elsewhere.
     #[default]
     Auto,
     /// Always tcx links.

@@ -132,7 +132,7 @@ impl Hooks {
             return Ok(());
         }
         let pin = self.links.join(pin_name(name, hook));
-        if self.uses_tcx(hook) {
+        if self.uses_tcx() {
             self.attach_tcx(hook, name, &pin)?;
             remove_filter(name, hook);
         } else {
@@ -144,11 +144,10 @@ impl Hooks {
     }
 
     /// Making a tcx link waits for all processors to pass a quiet point (`synchronize_rcu`, 10 ms and more), a clsact filter does
-    /// not. So by default the interfaces that every new container waits for, and that nobody else touches, take filters,
-    /// and those that other tools use too take links.
-    fn uses_tcx(&self, hook: PacketHook) -> bool {
+    /// not. No container waits for it: its interface is made while the OCI runtime makes the rest.
+    fn uses_tcx(&self) -> bool {
         match self.attach {
-            Attach::Auto => self.has_tcx && !matches!(hook, PacketHook::Container | PacketHook::ToContainer),
+            Attach::Auto => self.has_tcx,
             Attach::Tcx => true,
             Attach::Clsact => false,
         }
@@ -233,7 +232,7 @@ impl Hooks {
         let dead: Vec<_> = self.interfaces.keys().filter(|at| !wanted.contains(*at)).cloned().collect();
         for at in dead {
             self.interfaces.remove(&at);
-            if !self.uses_tcx(at.1) {
+            if !self.uses_tcx() {
                 remove_filter(&at.0, at.1);
             }
         }

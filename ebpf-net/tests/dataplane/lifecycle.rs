@@ -1,7 +1,7 @@
 //! Starting anew, failing half-way, cleaning up.
 
 use crate::lab::{Lab, MTU, host_ip};
-use muster_ebpf_net::{Attach, DataPlane, Error, Surroundings};
+use muster_ebpf_net::{Attach, DataPlane, Error, Surroundings, probe};
 use muster_model::{
     net::{Protocol, Scope},
     view::NodeView,
@@ -203,7 +203,7 @@ fn mtu_and_default_route_change_under_a_running_stream() {
 }
 
 #[test]
-fn one_more_endpoint_costs_milliseconds() {
+fn one_more_endpoint_touches_no_entry_of_the_others() {
     for attach in [Attach::Tcx, Attach::Clsact] {
         one_more(attach);
     }
@@ -212,24 +212,37 @@ fn one_more_endpoint_costs_milliseconds() {
 fn one_more(attach: Attach) {
     let mut lab = Lab::with(1, attach);
     lab.network(NET, "10.1.0.0/16");
-    for i in 0..20 {
-        lab.container(0, &format!("c{i}"), NET, &format!("10.1.1.{i}"));
-    }
-    lab.sync_all();
-    let mut costs = Vec::new();
-    for i in 20..30 {
+    lab.container(0, "first", NET, "10.1.0.10");
+    let alone = lab.sync(0);
+    let next = |lab: &mut Lab, i: usize| {
         lab.container(0, &format!("c{i}"), NET, &format!("10.1.1.{i}"));
         let report = lab.sync(0);
-        assert_eq!(report.created.len(), 1);
-        costs.push(report.took);
+        assert_eq!(report.created, [format!("c{i}")]);
+        assert_eq!(report.entries_deleted, 0, "{report:?}");
+        report.entries_written
+    };
+    let second = next(&mut lab, 0);
+    assert!(second > 0 && second <= alone.entries_written);
+    for i in 1..20 {
+        assert_eq!(next(&mut lab, i), second, "{attach:?}: as many entries beside {i} others as beside one");
     }
-    costs.sort();
-    let unchanged = lab.sync(0).took;
-    println!(
-        "{attach:?}: one more endpoint: min {:?}, median {:?}, max {:?}; nothing to do: {unchanged:?}",
-        costs[0], costs[5], costs[9]
-    );
-    assert!(costs[0] < Duration::from_millis(50), "{costs:?}");
+}
+
+#[test]
+fn by_default_links_of_tcx_hold_the_programs_where_the_kernel_has_them() {
+    for (attach, links) in [(Attach::Auto, true), (Attach::Clsact, false)] {
+        let mut lab = Lab::with(1, attach);
+        lab.network(NET, "10.1.0.0/24");
+        lab.container(0, "a", NET, "10.1.0.10");
+        lab.sync_all();
+        let has_tcx = probe().tcx;
+        let interfaces = lab.run_in("h0", "ls /sys/class/net");
+        let filters: String = interfaces
+            .split_whitespace()
+            .map(|i| lab.run_in("h0", &format!("tc filter show dev {i} ingress")))
+            .collect();
+        assert_eq!(filters.contains("from_container"), !(links && has_tcx), "{attach:?}: {filters}");
+    }
 }
 
 #[test]
