@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use muster_calls::{Cluster, Engine, Error, Result};
 use muster_controller::Slot;
-use muster_mtls::{Caller, CallerKind, CertRole, LocalIo, Tls, caller_of, incoming, require_of};
+use muster_mtls::{
+    CONNECTION_WINDOW, Caller, CallerKind, CertRole, LocalIo, STREAM_WINDOW, Tls, caller_of, incoming, require_of,
+};
 use muster_proto::{ClusterService, Clusters, EngineService, Engines, Target, from_status, v1};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::{TcpListener, UnixListener};
@@ -57,6 +59,8 @@ pub async fn serve_local(listener: UnixListener, host: Arc<Host>, stop: Cancella
 fn server() -> Server<tower::layer::util::Stack<TraceLayer, tower::layer::util::Identity>> {
     // A node that asked and died says nothing more: what was done for it alone ends.
     Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .layer(TraceLayer)

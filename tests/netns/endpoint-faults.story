@@ -84,6 +84,27 @@ cut_client
 within 15 "cut off, no host waits any more" none_calls
 kill "$mute" 2>/dev/null; wait "$mute" 2>/dev/null
 
+#### many that stall: all calls to a host share one connection
+quiet there -d --name deaf box:1 sleep 1000
+quiet there -d --name loud box:1 sh -c 'while :; do seq 1 2000; done'
+stalled=()
+for i in 1 2 3 4; do
+  setsid sh -c "head -c 50000000 /dev/zero | docker exec -i deaf sleep 1000" >/dev/null 2>&1 & stalled+=($!)
+  setsid sh -c "docker logs -f loud | sleep 1000" >/dev/null 2>&1 & stalled+=($!)
+done
+sleepers() { [ "$(docker exec deaf ps | grep -c ' sleep 1000$')" = 5 ]; }
+within 20 "four commands on another host read no input, four clients no output" sleepers
+held() { [ "$(ls -l "/proc/$(daemon 2)/fd" | grep -c -- -json.log)" -ge 4 ]; }
+within 20 "whose logs are open there" held
+idle_io() { local a b; a=$(rchar); sleep 0.5; b=$(rchar); [ $((b - a)) -lt 500000 ]; }
+rchar() { awk '/^rchar/ {print $2}' "/proc/$(daemon 1)/io"; }
+within 20 "until nothing moves any more" idle_io
+is "others are not held up" up timeout -s KILL 5 docker exec deaf echo up
+early() { head -c 20000000 /dev/zero | timeout -s KILL 20 docker run --rm -i -e "constraint:node==${P}host2" box:1 sh -c 'head -c 1 | wc -c'; }
+is "nor is a large input that comes before its container has started" 1 early
+for pid in "${stalled[@]}"; do kill -KILL -- "-$pid" 2>/dev/null; wait "$pid" 2>/dev/null; done
+quiet docker rm -f deaf loud
+
 #### a reader that is slow
 quiet there -d --name chatty box:1 sh -c 'while :; do echo "$(seq 1 2000)"; done'
 before1=$(rss 1) before2=$(rss 2)

@@ -25,6 +25,14 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 
+/// How many bytes of one stream the other side may send before its reader has taken any: what a stalled reader costs, at
+/// each end of a connection.
+pub const STREAM_WINDOW: u32 = 1 << 20;
+/// The same for all streams of a connection together: the most there is (RFC 9113, section 6.9.1). All calls between two
+/// nodes share one connection, and those whose readers stall (a log in a pager, input for a process that reads none) would
+/// hold back every other call once they have used this up.
+pub const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
 /// TCP, TLS and the server's first word together: a host that does not answer in this time is treated as away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A silent peer is asked this often whether it lives, also between calls; it has as long again to answer: an agent has to
@@ -127,6 +135,8 @@ fn endpoint(addr: &str) -> Result<Endpoint, DialError> {
     let endpoint = Endpoint::from_shared(format!("http://{addr}")).map_err(|_| wrong())?;
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true))

@@ -37,7 +37,7 @@ pub use ca::{Ca, KeyRequest};
 pub use connections::{ConnectionInfo, Connections};
 pub use context::OperatorContext;
 pub use credentials::{Credentials, certificate_from_pem, now};
-pub use dial::{DialError, Expect, Refusal, refused_by_peer};
+pub use dial::{CONNECTION_WINDOW, DialError, Expect, Refusal, STREAM_WINDOW, refused_by_peer};
 pub use error::Error;
 pub use files::write_private;
 pub use guard::{
