@@ -8,7 +8,7 @@ use crate::{
     turn::Inbox,
 };
 use muster_consensus::{Persist, SnapshotMeta};
-use muster_journal::{Checkpoints, Error, Floor, HardState, Journal, Position, Record};
+use muster_journal::{Checkpoints, DiskError, Error, Floor, HardState, Journal, Position, Record};
 use muster_state::State;
 use std::{
     collections::VecDeque,
@@ -229,7 +229,7 @@ fn checkpoint_thread(mut checkpoints: Checkpoints, jobs: &Receiver<CheckpointJob
 fn patiently(inbox: &mpsc::Sender<Inbox>, mut act: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
     loop {
         match act() {
-            Err(error @ (Error::DiskFull { .. } | Error::Io { .. })) if !inbox.is_closed() => {
+            Err(error @ Error::Disk(DiskError::DiskFull { .. } | DiskError::Io { .. })) if !inbox.is_closed() => {
                 tracing::error!(
                     error = full_text(&error),
                     "the control plane's disk does not take a write; trying again"

@@ -1,6 +1,6 @@
 //! [`Checkpoints`]: the state as closed generations (`muster-generations`), and which of them a manager may start from.
 
-use crate::error::Error;
+use crate::error::{DiskError, Error};
 use crate::frame::Position;
 use crate::lock::Lock;
 use muster_generations::{self as generations, About, Generations, Kind, disk};
@@ -152,7 +152,7 @@ impl Checkpoints {
     /// The checkpoint in force, checked anew: for sending it to a peer, or for a backup.
     ///
     /// # Errors
-    /// [`Error::Damaged`] and other faults of the disk.
+    /// [`Error::Disk`].
     pub fn read(&self) -> Result<Option<Generation>, Error> {
         self.kept.last().map(|(number, _)| self.check(*number, Position::default())).transpose()
     }
@@ -160,7 +160,7 @@ impl Checkpoints {
     /// The generation in force. When CURRENT itself is damaged, the newest there is: it is checked like any other.
     fn read_current(&self, numbers: &[u64]) -> Result<Option<u64>, Error> {
         match self.generations.current() {
-            Err(error @ generations::Error::Damaged { .. }) => {
+            Err(error @ DiskError::Damaged { .. }) => {
                 tracing::error!(%error, "taking the newest sound checkpoint");
                 Ok(numbers.last().copied())
             }
@@ -210,7 +210,7 @@ impl Generation {
     /// All pairs, sorted by key. Works on a copy, since sled writes when it opens; the copy goes when the iterator does.
     ///
     /// # Errors
-    /// Faults of the disk, or [`Error::Generations`] when sled does not find what was written.
+    /// [`Error::Disk`], also when sled does not find what was written.
     pub fn pairs(&self) -> Result<Pairs, Error> {
         Ok(Pairs(self.contents.pairs()?))
     }
@@ -246,8 +246,8 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 /// A fault that says nothing about the files' contents.
 fn is_transient(error: &Error) -> bool {
     match error {
-        Error::DiskFull { .. } => true,
-        Error::Io { source, .. } => source.kind() != std::io::ErrorKind::NotFound,
+        Error::Disk(DiskError::DiskFull { .. }) => true,
+        Error::Disk(DiskError::Io { source, .. }) => source.kind() != std::io::ErrorKind::NotFound,
         _ => false,
     }
 }

@@ -182,7 +182,7 @@ impl Journal {
     /// of several work orders may be given at once, in their order: one sync for all.
     ///
     /// # Errors
-    /// [`Error::Hole`], [`Error::BelowBase`], [`Error::TooLarge`]: refused. [`Error::DiskFull`], [`Error::Io`]: nothing was
+    /// [`Error::Hole`], [`Error::BelowBase`], [`Error::TooLarge`]: refused. [`Error::Disk`]: nothing was
     /// appended. [`Error::Poisoned`]: what the disk holds is unknown.
     pub fn append(&mut self, records: &[Record], hard: HardState) -> Result<(), Error> {
         self.check_sound()?;
@@ -242,7 +242,7 @@ impl Journal {
     /// [`Journal::base`].
     ///
     /// # Errors
-    /// [`Error::Io`]; some segments may be gone already.
+    /// [`Error::Disk`]; some segments may be gone already.
     pub fn compact(&mut self, floor: Floor) -> Result<(), Error> {
         while let Some(oldest) = self.sealed.first()
             && oldest.max_index <= floor.index()

@@ -26,7 +26,7 @@ mod scan;
 mod segment;
 
 pub use checkpoint::{Checkpoints, Floor, Generation, Meta, Pairs};
-pub use error::Error;
+pub use error::{DiskError, Error};
 pub use frame::{HardState, Position, Record};
 pub use journal::{Journal, Options};
 pub use recover::{Opened, Recovered, open};

@@ -41,7 +41,7 @@ impl Recovered {
 /// durable.
 ///
 /// # Errors
-/// [`Error::Locked`]: another process has it. [`Error::Damaged`], [`Error::MissingSegment`], [`Error::Uncovered`],
+/// [`Error::Locked`]: another process has it. [`Error::Disk`], [`Error::MissingSegment`], [`Error::Uncovered`],
 /// [`Error::Truncated`]: acknowledged data is not there any more. Nothing is changed then.
 pub fn open(dir: &Path, options: Options) -> Result<Opened, Error> {
     let (log_dir, checkpoint_dir) = (dir.join("log"), dir.join("checkpoints"));

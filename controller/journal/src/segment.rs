@@ -8,7 +8,7 @@
 //! | first sequence u64 | term u64 | vote u64 | commit u64 | capacity in units of 8 bytes u32 | crc u32
 //! ```
 
-use crate::error::Error;
+use crate::error::{DiskError, Error};
 use crate::frame::{HARD_STATE, HardState, Position, hard_state, u32_at, u64_at};
 use muster_generations::disk;
 use nix::errno::Errno;
@@ -82,7 +82,7 @@ impl Head {
         }
         let found = u32_at(bytes, 8);
         if found != FORMAT {
-            return Err(Error::Format { path: path.to_owned(), found, known: FORMAT });
+            return Err(DiskError::Format { path: path.to_owned(), found, known: FORMAT }.into());
         }
         Ok(Head {
             number: u64_at(bytes, 16),
@@ -146,7 +146,7 @@ pub(crate) fn salt() -> Result<u64, Error> {
 /// Makes a segment of `head.capacity` bytes, durable with its name on return.
 ///
 /// # Errors
-/// [`Error::DiskFull`] and others leave nothing behind.
+/// [`Error::Disk`] and others leave nothing behind.
 pub(crate) fn create(dir: &Path, head: Head) -> Result<File, Error> {
     let target = path(dir, head.number);
     let temporary = target.with_extension("tmp");

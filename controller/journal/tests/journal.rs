@@ -1,6 +1,6 @@
 //! The log and the checkpoints on a real file system: what a restart finds, and what damage is called.
 
-use muster_journal::{Error, HardState, Journal, Meta, Opened, Options, Position, Record, open};
+use muster_journal::{DiskError, Error, HardState, Journal, Meta, Opened, Options, Position, Record, open};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -138,7 +138,7 @@ fn damage_in_the_middle_is_an_error_that_names_file_and_offset() {
     let path = segments(&dir).pop().expect("one");
     flip(&path, 96 + 60);
     let error = open(dir.path(), OPTIONS).expect_err("refused");
-    assert!(matches!(&error, Error::Damaged { path: p, offset: 96, .. } if *p == path), "{error}");
+    assert!(matches!(&error, Error::Disk(DiskError::Damaged { path: p, offset: 96, .. }) if *p == path), "{error}");
 }
 
 #[test]
@@ -152,10 +152,10 @@ fn damage_in_an_older_segment_is_an_error() {
     fs::rename(newest.with_extension("away"), newest).expect("moved");
     let last_used = fs::metadata(&paths[1]).expect("there").len();
     flip(&paths[1], last_used - 20);
-    assert!(matches!(open(dir.path(), OPTIONS), Err(Error::Damaged { path, .. }) if path == paths[1]));
+    assert!(matches!(open(dir.path(), OPTIONS), Err(Error::Disk(DiskError::Damaged { path, .. })) if path == paths[1]));
     flip(&paths[1], last_used - 20);
     fs::File::options().write(true).open(&paths[1]).expect("opens").set_len(last_used - 8).expect("cut");
-    assert!(matches!(open(dir.path(), OPTIONS), Err(Error::Damaged { path, .. }) if path == paths[1]));
+    assert!(matches!(open(dir.path(), OPTIONS), Err(Error::Disk(DiskError::Damaged { path, .. })) if path == paths[1]));
     fs::remove_file(&paths[1]).expect("removed");
     assert!(matches!(open(dir.path(), OPTIONS), Err(Error::MissingSegment { path }) if path == paths[1]));
 }
@@ -277,7 +277,7 @@ fn an_interrupted_checkpoint_is_swept() {
     assert!(matches!(again, Error::NotNewer { index: 1, last: 1 }));
     let twice = [(vec![1], vec![1]), (vec![1], vec![2])];
     let again = opened.checkpoints.write(&meta(2), twice).expect_err("refused");
-    assert!(matches!(again, Error::Generations(muster_generations::Error::KeyCount { expected: 2, found: 1, .. })));
+    assert!(matches!(again, Error::Disk(DiskError::KeyCount { expected: 2, found: 1, .. })));
     opened.checkpoints.write(&meta(2), state(2)).expect("goes on");
 }
 
@@ -322,7 +322,7 @@ fn a_newer_format_is_refused_by_number() {
     let crc = crc32c::crc32c(&bytes[..92]);
     bytes[92..96].copy_from_slice(&crc.to_le_bytes());
     fs::write(&path, bytes).expect("written");
-    assert!(matches!(open(dir.path(), OPTIONS), Err(Error::Format { found: 9, known: 1, .. })));
+    assert!(matches!(open(dir.path(), OPTIONS), Err(Error::Disk(DiskError::Format { found: 9, known: 1, .. }))));
 }
 
 #[test]

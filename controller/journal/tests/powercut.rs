@@ -4,7 +4,7 @@
 
 mod power;
 
-use muster_journal::{Error, HardState, Meta, Opened, Options, Position, Record, open};
+use muster_journal::{DiskError, Error, HardState, Meta, Opened, Options, Position, Record, open};
 use power::Rng;
 use power::fs::{Content, Event, Faults, Mounted};
 use power::replay::{Disk, Mercy};
@@ -257,12 +257,15 @@ fn a_full_disk_is_an_error_and_nothing_is_half_done() {
             Err(e) => break e,
         }
     };
-    assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+    assert!(matches!(error, Error::Disk(DiskError::DiskFull { .. })), "{error}");
     assert!(written > 15, "two segments fit");
-    assert!(matches!(opened.journal.append(&[record(written + 1)], hard), Err(Error::DiskFull { .. })));
+    assert!(matches!(
+        opened.journal.append(&[record(written + 1)], hard),
+        Err(Error::Disk(DiskError::DiskFull { .. }))
+    ));
     let meta = Meta { index: 1, term: 1, membership: vec![] };
     let error = opened.checkpoints.write(&meta, state(1)).expect_err("no room for sled");
-    assert!(matches!(error, Error::DiskFull { .. } | Error::Generations(_) | Error::Io { .. }), "{error}");
+    assert!(matches!(error, Error::Disk(_)), "{error}");
     drop(opened);
     let mut opened = open(&data, OPTIONS).expect("opens on the full disk");
     assert_eq!(opened.recovered.records.len() as u64, written);
@@ -286,7 +289,7 @@ fn after_a_failed_sync_nothing_more_is_written() {
     let hard = HardState { term: 1, vote: 1, commit: 0 };
     opened.journal.append(&[record(1)], hard).expect("written");
     mounted.power.set_faults(Faults { capacity: None, fail_fsync: true });
-    assert!(matches!(opened.journal.append(&[record(2)], hard), Err(Error::Io { .. })));
+    assert!(matches!(opened.journal.append(&[record(2)], hard), Err(Error::Disk(DiskError::Io { .. }))));
     mounted.power.set_faults(Faults::default());
     assert!(matches!(opened.journal.append(&[record(2)], hard), Err(Error::Poisoned { .. })));
     drop(opened);

@@ -44,7 +44,8 @@ impl Error {
         }
     }
 
-    pub(crate) fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> Self {
+    /// Bytes at `offset` of a file are not what was written.
+    pub fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> Self {
         Error::Damaged { path: path.to_owned(), offset, what: what.into() }
     }
 
