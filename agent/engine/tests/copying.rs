@@ -65,6 +65,54 @@ fn with_binds(body: ContainerCreateBody, binds: &[&str]) -> ContainerCreateBody 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_folder_to_work_in_is_there_as_soon_as_the_container_is() {
+    let host = Host::new();
+    let engine = host.open().await;
+    let outside = host.dir.join("outside");
+    fs::create_dir(&outside).expect("folder");
+    let linked =
+        run(&engine, None, script(&format!("ln -s {0} /out; ln -s ../../../..{0} /up", outside.display()))).await;
+    let options = Commit { container: linked.id, repo: "linked".into(), tag: "1".into(), ..Commit::default() };
+    engine.commit(options, None).await.expect("committed");
+    let working = |image: &str, dir: &str| {
+        let mut body = script("cat seen; ls -d $PWD");
+        body.config.image = image.to_owned();
+        dir.clone_into(&mut body.config.working_dir);
+        body.host_config.readonly_rootfs = true;
+        body
+    };
+    let changes = async |id: &str| {
+        let changes = engine.container_changes(id).await.expect("changes");
+        changes.into_iter().map(|c| (c.kind, c.path)).collect::<Vec<_>>()
+    };
+
+    let id = created(&engine, working("busybox:test", "/new/dir")).await;
+    assert_eq!(changes(&id).await, [(1, "/new".to_owned()), (1, "/new/dir".to_owned())]);
+    let mut body = working("busybox:test", "/new/dir");
+    body.host_config.readonly_rootfs = false;
+    let id = created(&engine, body).await;
+    put(&engine, &id, "/new/dir", "seen", "copied ").await.expect("copied");
+    assert_eq!(get(&engine, &id, "/new/dir/seen").await.expect("read"), "copied ");
+
+    // What the image has stays as it is, and costs no change.
+    let id = created(&engine, working("busybox:test", "/filled")).await;
+    assert_eq!(changes(&id).await, []);
+    let id = created(&engine, working("linked:1", "/tmp/../filled/./")).await;
+    assert_eq!(changes(&id).await, []);
+    let refused = engine.container_create(None, String::new(), working("busybox:test", "/filled/seed")).await;
+    assert_eq!(refused.expect_err("a file").message, "Cannot mkdir: /filled/seed is not a directory");
+
+    // Links of the image lead nowhere else than in the container.
+    for dir in ["/out/deep", "/up/deep"] {
+        let id = created(&engine, working("linked:1", dir)).await;
+        let made = format!("{}/deep", outside.display());
+        assert!(changes(&id).await.contains(&(1, made)), "{dir}: {:?}", changes(&id).await);
+    }
+    assert_eq!(fs::read_dir(&outside).expect("folder").count(), 0);
+    host.finish(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn files_go_in_and_out_of_what_is_mounted_in_a_container_that_does_not_run() {
     let host = Host::new();
     let engine = host.open().await;

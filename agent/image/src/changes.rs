@@ -43,8 +43,7 @@ impl Store {
         blocking(move || {
             let root_fs = root_fs(&layout, &id, &find(&layout, &id)?);
             let upper = File::open(&root_fs.upper).at("open", &root_fs.upper)?;
-            let open = |path: &std::path::PathBuf| File::open(path).map(OwnedFd::from).at("open", path);
-            let lowers = root_fs.lowerdirs.iter().map(open).collect::<Result<Vec<_>>>()?;
+            let lowers = root_fs.lowerdirs.iter().map(open_layer).collect::<Result<Vec<_>>>()?;
             let mut changes = Vec::new();
             match walk(upper.as_fd(), &lowers, b"", 0, &mut changes) {
                 Err(Errno::NAMETOOLONG) => {
@@ -56,6 +55,34 @@ impl Store {
         })
         .await
     }
+}
+
+impl Store {
+    /// Whether the layers below a container's root have a folder at `path`, with no link on the way: found without a mount.
+    /// `false` also where only the mounted root can tell.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSuchSnapshot`], [`crate::Error::Archive`] for a path that cannot be one, [`crate::Error::Io`].
+    pub async fn layers_have_folder(&self, container_id: &str, path: &str) -> Result<bool> {
+        let (layout, id, path) = (self.inner.layout.clone(), container_id.to_owned(), path.to_owned());
+        blocking(move || {
+            let names = resolve::components(path.as_bytes())?;
+            if names.is_empty() {
+                return Ok(true);
+            }
+            let root_fs = root_fs(&layout, &id, &find(&layout, &id)?);
+            let mut seen = root_fs.lowerdirs.iter().map(open_layer).collect::<Result<Vec<_>>>()?;
+            for name in names {
+                seen = below(&seen, name).at("look into", &layout.layers)?.folders;
+            }
+            Ok(!seen.is_empty())
+        })
+        .await
+    }
+}
+
+fn open_layer(path: &std::path::PathBuf) -> Result<OwnedFd> {
+    File::open(path).map(OwnedFd::from).at("open", path)
 }
 
 /// What the layers below have under one name.

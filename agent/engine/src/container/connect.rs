@@ -10,58 +10,67 @@ use muster_calls::{Error, Kind, Result};
 use muster_model::{engine::EndpointSettings, net::Mac};
 
 impl Shared {
-    /// A place on a network as settings ask for it. A network that is not of this host may be one of the cluster's: that is
-    /// found out when the container starts, as in Docker.
+    /// A place of a new container on a network as settings ask for it. Which network has a name that none of this host has now
+    /// is found out when the container starts, as in Docker: it may be one of the cluster's, or come to be until then.
     ///
     /// # Errors
-    /// `NotFound`; `Invalid` and `Unimplemented` naming the field.
-    pub(crate) fn place_on(&self, name: &str, settings: EndpointSettings) -> Result<Place> {
+    /// `Invalid` and `Unimplemented` naming the field.
+    pub(crate) fn place_later(&self, name: &str, settings: EndpointSettings) -> Result<Place> {
         match self.networks.find(name) {
-            Ok(network) => self.place(&network, settings),
-            Err(e) if e.kind == Kind::NotFound && self.config.spanning.is_member() => {
-                check_driver_opts(&settings.driver_opts)?;
-                Ok(Place { network: name.to_owned(), spanning: true, ..asked_for(settings)? })
-            }
-            Err(e) => Err(e),
+            Err(e) if e.kind == Kind::NotFound => Ok(Place { network: name.to_owned(), ..asked_for(settings)? }),
+            found => placed(&*found?, asked_for(settings)?),
         }
     }
 
-    fn place(&self, network: &NetworkRecord, settings: EndpointSettings) -> Result<Place> {
-        if matches!(network.driver.as_str(), "host" | "null") {
-            let text = match network.driver.as_str() {
-                "host" => "container cannot be disconnected from host network or connected to host network",
-                _ => {
-                    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
-                }
-            };
-            return Err(Error::invalid(text));
+    /// As [`Shared::place_later`], for a container that there is: the network has to be there too, or the cluster to be asked.
+    ///
+    /// # Errors
+    /// `NotFound`; as [`Shared::place_later`].
+    pub(crate) fn place_on(&self, name: &str, settings: EndpointSettings) -> Result<Place> {
+        let place = self.place_later(name, settings)?;
+        if place.network_id.is_empty() && !self.config.spanning.is_member() {
+            self.networks.find(name)?;
         }
-        if network.is_remote() {
-            check_ifname(&settings.driver_opts)?;
-        } else {
-            check_driver_opts(&settings.driver_opts)?;
-        }
-        let place = asked_for(settings)?;
-        if (place.wanted_ip.is_some() || place.wanted_ip6.is_some()) && network.is_predefined() {
-            return Err(Error::invalid(
-                "invalid config for network bridge: user specified IP address is supported on user defined networks only",
-            ));
-        }
-        let unconfigured = (place.wanted_ip.is_some() && !network.subnet_given)
-            || (place.wanted_ip6.is_some() && !network.subnet6_given);
-        if unconfigured {
-            return Err(Error::invalid(format!(
-                "invalid config for network {}: invalid endpoint settings:\nuser specified IP address is supported only when connecting to networks with user configured subnets",
-                network.name
-            )));
-        }
-        if !place.aliases.is_empty() && network.is_predefined() {
-            return Err(Error::invalid(
-                "invalid config for network bridge: invalid endpoint settings:\nnetwork-scoped alias is supported only for containers in user defined networks",
-            ));
-        }
-        Ok(Place { network: network.name.clone(), network_id: network.id.clone(), ..place })
+        Ok(place)
     }
+}
+
+/// The place on this network, if it can have what is asked for.
+///
+/// # Errors
+/// `Invalid` and `Unimplemented` naming the field.
+pub(crate) fn placed(network: &NetworkRecord, place: Place) -> Result<Place> {
+    if matches!(network.driver.as_str(), "host" | "null") {
+        let text = match network.driver.as_str() {
+            "host" => "container cannot be disconnected from host network or connected to host network",
+            _ => "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        };
+        return Err(Error::invalid(text));
+    }
+    if network.is_remote() {
+        check_ifname(&place.driver_opts)?;
+    } else {
+        check_driver_opts(&place.driver_opts)?;
+    }
+    if (place.wanted_ip.is_some() || place.wanted_ip6.is_some()) && network.is_predefined() {
+        return Err(Error::invalid(
+            "invalid config for network bridge: user specified IP address is supported on user defined networks only",
+        ));
+    }
+    let unconfigured =
+        (place.wanted_ip.is_some() && !network.subnet_given) || (place.wanted_ip6.is_some() && !network.subnet6_given);
+    if unconfigured {
+        return Err(Error::invalid(format!(
+            "invalid config for network {}: invalid endpoint settings:\nuser specified IP address is supported only when connecting to networks with user configured subnets",
+            network.name
+        )));
+    }
+    if !place.aliases.is_empty() && network.is_predefined() {
+        return Err(Error::invalid(
+            "invalid config for network bridge: invalid endpoint settings:\nnetwork-scoped alias is supported only for containers in user defined networks",
+        ));
+    }
+    Ok(Place { network: network.name.clone(), network_id: network.id.clone(), ..place })
 }
 
 /// What settings say of a place, whatever network it is on.

@@ -198,6 +198,10 @@ impl Shared {
         let (prepared, written) = tokio::join!(self.roots.prepare(image, &record.id), write);
         prepared?;
         written?;
+        if !record.config.working_dir.is_empty() {
+            // Before volumes are filled: theirs may be what it lies in.
+            self.roots.make_folder(&record.id, &record.config.working_dir).await?;
+        }
         self.prepare_images(&record).await?;
         self.fill_volumes(&record).await?;
         Ok(spawn(self, record, Begin::AtRest))
@@ -275,10 +279,10 @@ impl Shared {
         if settings.mac_address.is_empty() {
             mac.clone_into(&mut settings.mac_address);
         }
-        let mut places = vec![self.place_on(&mode, settings)?];
+        let mut places = vec![self.place_later(&mode, settings)?];
         host.network_mode = own;
         for (name, settings) in endpoints {
-            places.push(self.place_on(&name, settings.unwrap_or_default())?);
+            places.push(self.place_later(&name, settings.unwrap_or_default())?);
         }
         Ok(places)
     }

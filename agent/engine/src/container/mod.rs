@@ -32,7 +32,7 @@ mod wait;
 
 pub(crate) use actor::{Begin, Command, RootLease, spawn};
 pub(crate) use attach::pump;
-pub(crate) use connect::parse_mac;
+pub(crate) use connect::{parse_mac, placed};
 pub use create::EndpointSpec;
 pub(crate) use create::{cluster_place, image_config, no_such_image};
 pub(crate) use handle::{Containers, Handle, View};

@@ -1,9 +1,14 @@
 //! Root file systems of containers: snapshots of the image store by container id.
 
 use crate::{error, volume::tree_size};
-use muster_calls::Result;
-use muster_image::{Error as ImageError, Image, RootFs, Store};
-use std::path::PathBuf;
+use muster_calls::{Error, Result};
+use muster_image::{Error as ImageError, Image, RootFs, Store, archive};
+use std::{
+    fs::File,
+    io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
 
 /// The root file systems of one engine.
 pub(crate) struct Roots {
@@ -44,6 +49,32 @@ impl Roots {
             Ok(()) | Err(ImageError::NoSuchSnapshot(_)) => {}
             Err(e) => tracing::error!(container.id = %id, error = %e, "cannot unmount the root of a container"),
         }
+    }
+
+    /// Makes a folder in a root that is not mounted, links followed inside of it; one that is there stays as it is. Costs a mount
+    /// only where the image does not show the folder as it is written.
+    ///
+    /// # Errors
+    /// `Internal`, in Docker's words where something else than a folder is in the way.
+    pub async fn make_folder(&self, id: &str, path: &str) -> Result<()> {
+        if self.store.layers_have_folder(id, path).await.map_err(error::image)? {
+            return Ok(());
+        }
+        let root = self.mount(id).await?;
+        let wanted = path.to_owned();
+        let made = error::blocking(move || {
+            let failed = |e: archive::Error| match &e {
+                archive::Error::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => {
+                    Error::internal(format!("Cannot mkdir: {wanted} is not a directory"))
+                }
+                _ => Error::internal(format!("Cannot mkdir: {wanted}: {e}")),
+            };
+            let root = File::open(root).map_err(|e| Error::internal(format!("open the root: {e}")))?;
+            archive::mount_point(root.as_fd(), Path::new(&wanted), true).map(drop).map_err(failed)
+        })
+        .await;
+        self.unmount(id).await;
+        made
     }
 
     /// Removes a root; one that is not there is no error.

@@ -1,6 +1,6 @@
 //! A container's places on networks that span hosts: asked for at start, kept over restarts by policy, given back at the end.
 
-use super::gives_names;
+use super::{check_driver_opts, gives_names};
 use crate::{
     container::cluster_place,
     engine::Shared,
@@ -20,6 +20,7 @@ impl Shared {
     /// Has the cluster give an address; the place then knows its network.
     pub(super) async fn take_spanning(&self, record: &Record, place: &mut Place, ifname: String) -> Result<Got> {
         place.spanning = true;
+        check_driver_opts(&place.driver_opts)?;
         if place.wanted_ip6.is_some() {
             return Err(Error::unimplemented("IPv6 on networks of the cluster (IPAMConfig.IPv6Address)"));
         }

@@ -7,6 +7,7 @@ use super::{
     publish,
 };
 use crate::{
+    container::placed,
     engine::Shared,
     names,
     record::{Got, Place, PublishedPort, Record},
@@ -25,6 +26,11 @@ use std::{
 /// Whether containers on this network are found by name: on every one but the default bridge, as in Docker.
 pub(crate) fn gives_names(place: &Place) -> bool {
     !place.way_out && (place.spanning || place.cluster.is_some() || place.network != "bridge")
+}
+
+/// Docker's words around a network that is not there when a container starts.
+fn no_network(e: Error) -> Error {
+    Error::new(e.kind, format!("failed to set up container networking: {}", e.message))
 }
 
 /// The last 32 bits: what tells the addresses of one network apart, as a rule.
@@ -71,7 +77,11 @@ impl Shared {
             return self.take_spanning(record, place, ifname).await;
         }
         if place.cluster.is_none() {
-            let network = self.network_of(place)?;
+            let network = self.network_of(place).map_err(no_network)?;
+            if place.network_id.is_empty() {
+                // It was not there when the container was made.
+                *place = placed(&network, std::mem::take(place))?;
+            }
             if network.asks_plugins() {
                 let ifname = if network.is_remote() { String::new() } else { ifname };
                 return self.take_remote(record, place, &network, ifname).await;

@@ -218,7 +218,7 @@ fn rootfs() -> Vec<u8> {
     file("filled/seed", "from the image\n");
     for applet in [
         "sh", "cat", "echo", "sleep", "true", "false", "env", "id", "ls", "stat", "test", "touch", "tty", "stty",
-        "hostname", "mount", "grep", "kill", "head", "dd", "rm", "wc",
+        "hostname", "mount", "grep", "kill", "head", "dd", "rm", "wc", "ln",
     ] {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0);
         tar.append_link(&mut header, format!("bin/{applet}"), "busybox").expect("link");
