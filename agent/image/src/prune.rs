@@ -16,7 +16,7 @@ use crate::{Digest, Image, Removed, Result, Store, Usage};
 pub struct PruneReport {
     /// Names, images and layers, in order.
     pub removed: Vec<Removed>,
-    /// Bytes of unpacked layers and of blobs that come back.
+    /// Bytes of file content in the layers that went, as Docker counts.
     pub reclaimed: u64,
 }
 
@@ -33,6 +33,9 @@ pub struct DiskUsage {
 #[derive(Default)]
 pub(crate) struct Collected {
     layers: Vec<Digest>,
+    /// Of file content in those layers.
+    layer_bytes: u64,
+    /// Of everything.
     bytes: u64,
 }
 
@@ -56,8 +59,8 @@ impl Store {
                 removal.prune(all, &chosen)?;
                 let mut removed = removal.done;
                 let collected = writer.collect()?;
-                removed.extend(collected.layers.iter().copied().map(Removed::Deleted));
-                Ok(PruneReport { removed, reclaimed: collected.bytes })
+                removed.extend(collected.layers.into_iter().map(Removed::Layer));
+                Ok(PruneReport { removed, reclaimed: collected.layer_bytes })
             })
             .await
     }
@@ -124,7 +127,7 @@ impl Writer {
     /// Collects garbage and adds the layers that went to `done`.
     pub(crate) fn collect_after(&mut self, mut done: Vec<Removed>) -> Result<Vec<Removed>> {
         if done.iter().any(|removed| matches!(removed, Removed::Deleted(_))) {
-            done.extend(self.collect()?.layers.into_iter().map(Removed::Deleted));
+            done.extend(self.collect()?.layers.into_iter().map(Removed::Layer));
         }
         Ok(done)
     }
@@ -138,10 +141,11 @@ impl Writer {
             let Some(chain_id) = name_of(&path).and_then(Digest::from_hex).filter(|id| !live.contains(id)) else {
                 continue;
             };
-            collected.bytes += self.layout.read_layer_meta(&chain_id).map_or(0, |meta| meta.size);
+            collected.layer_bytes += self.layout.read_layer_meta(&chain_id).map_or(0, |meta| meta.size);
             self.trash.discard(&path)?;
             collected.layers.push(chain_id);
         }
+        collected.bytes = collected.layer_bytes;
         for path in durable::entries(&self.layout.blobs)? {
             if name_of(&path).and_then(Digest::from_hex).is_some_and(|digest| !live.contains(&digest)) {
                 collected.bytes += fs::symlink_metadata(&path).at("read", &path)?.len();

@@ -12,15 +12,17 @@ use crate::{Digest, Error, Reference, Result, Store};
 pub enum Removed {
     /// A name was dropped: `busybox:latest`, `busybox@sha256:...`.
     Untagged(String),
-    /// An image or a layer was deleted: image ids first, then chain ids of layers nobody else uses.
+    /// An image was deleted.
     Deleted(Digest),
+    /// So was a layer, by its chain id, that nobody else uses. These come last.
+    Layer(Digest),
 }
 
 impl fmt::Display for Removed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Untagged(name) => write!(f, "Untagged: {name}"),
-            Self::Deleted(digest) => write!(f, "Deleted: {digest}"),
+            Self::Deleted(digest) | Self::Layer(digest) => write!(f, "Deleted: {digest}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Images as an archive that is Docker's (`manifest.json`) and an OCI image layout (`index.json`) at once.
+//! Images as an archive that is Docker's (`manifest.json`, `repositories`) and an OCI image layout (`index.json`) at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -94,6 +94,10 @@ fn write(layout: &Layout, chosen: &[Chosen], writer: impl Write) -> Result<()> {
     file(&mut writer, "index.json", &to_json(&index_json(layout, chosen)?))?;
     file(&mut writer, "manifest.json", &to_json(&manifest_json(chosen)))?;
     file(&mut writer, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    let repositories = repositories(chosen);
+    if !repositories.is_empty() {
+        file(&mut writer, "repositories", &to_json(&repositories))?;
+    }
     writer.finish()?;
     Ok(())
 }
@@ -132,6 +136,20 @@ fn manifest_json(chosen: &[Chosen]) -> Value {
         json!({ "Config": path(&image.id), "RepoTags": if tags.is_empty() { Value::Null } else { json!(tags) }, "Layers": layers })
     };
     chosen.iter().map(entry).collect()
+}
+
+/// The table of names of the first format of archives, which older tools read: repository, tag, topmost layer.
+fn repositories(chosen: &[Chosen]) -> BTreeMap<String, BTreeMap<String, String>> {
+    let mut table: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for Chosen { image, names } in chosen {
+        let Some(top) = image.layers.last() else { continue };
+        for name in names {
+            let familiar = name.familiar();
+            let Some((repository, tag)) = familiar.rsplit_once(':') else { continue };
+            table.entry(repository.to_owned()).or_default().insert(tag.to_owned(), top.blob.hex());
+        }
+    }
+    table
 }
 
 fn to_json(value: &impl serde::Serialize) -> Vec<u8> {

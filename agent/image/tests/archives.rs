@@ -20,6 +20,19 @@ async fn save(store: &Store, names: &[&str]) -> Result<Vec<u8>, Box<dyn std::err
     Ok(fs::read(file.path())?)
 }
 
+/// One file of an archive.
+fn member(archive: &[u8], name: &str) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    for entry in tar::Archive::new(archive).entries()? {
+        let mut entry = entry?;
+        if *entry.path()? == *std::path::Path::new(name) {
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut content)?;
+            return Ok(content);
+        }
+    }
+    Err(format!("{name} is not in the archive").into())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn archives_of_docker_are_loaded_plain_and_compressed() -> TestResult {
     assert_root();
@@ -50,6 +63,13 @@ async fn a_saved_image_loads_with_the_same_manifest_and_the_same_bytes() -> Test
     load(&store, two.docker_archive(&["other:1"])).await?;
     let saved = save(&store, &["app", "other:1"]).await?;
     assert_eq!(saved, save(&store, &["other:1", "app:2", "app:1"]).await?, "the same images, the same bytes");
+    let top = |name: &str| store.resolve(name).map(|image| image.layers.last().map(|layer| layer.blob.hex()));
+    let names: serde_json::Value = serde_json::from_slice(&member(&saved, "repositories")?)?;
+    assert_eq!(
+        names,
+        serde_json::json!({ "app": { "1": top("app:1")?, "2": top("app:1")? }, "other": { "1": top("other:1")? } }),
+        "what older tools read"
+    );
     let other = open(there.path())?;
     let loaded = load(&other, saved).await?;
     assert_eq!(loaded.len(), 2);
@@ -60,6 +80,7 @@ async fn a_saved_image_loads_with_the_same_manifest_and_the_same_bytes() -> Test
     }
     let id = one.id().to_string();
     let by_id = save(&store, &[&id]).await?;
+    assert!(member(&by_id, "repositories").is_err(), "no names, no table of names");
     let third = tempfile::tempdir()?;
     let store = open(third.path())?;
     assert!(load(&store, by_id).await?[0].names.is_empty(), "by id nothing is named");
@@ -158,7 +179,7 @@ async fn the_last_name_takes_the_image_with_it() -> TestResult {
     let store = open(folder.path())?;
     let image = TestImage::small("rmi");
     load(&store, image.docker_archive(&["a:1", "b:1"])).await?;
-    let chain: Vec<Removed> = store.resolve("a:1")?.chain_ids().into_iter().map(Removed::Deleted).collect();
+    let chain: Vec<Removed> = store.resolve("a:1")?.chain_ids().into_iter().map(Removed::Layer).collect();
     let free = Usage::default;
     assert_eq!(store.remove("a:1", false, true, free()).await?, [Removed::Untagged("a:1".into())]);
     let removed = store.remove("b:1", false, true, free()).await?;
@@ -208,9 +229,11 @@ async fn used_images_are_kept_unless_forced_as_docker_does() -> TestResult {
     assert_eq!(store.remove("u:1", true, true, running()).await?, [Removed::Untagged("u:1".into())]);
     assert!(store.get(&image.id()).is_some_and(|image| image.repo_tags.is_empty()), "it runs on, unnamed");
     assert_eq!(store.prune(true, running(), |_| true).await?.removed, []);
+    let layers = store.disk_usage().await?.layers;
     let report = store.prune(false, Usage::default(), |_| true).await?;
     assert_eq!(report.removed.first(), Some(&Removed::Deleted(image.id())));
-    assert!(report.reclaimed > 0 && store.list().is_empty());
+    assert_eq!(report.reclaimed, layers, "what its layers held, and no more");
+    assert!(layers > 0 && store.list().is_empty());
     Ok(())
 }
 

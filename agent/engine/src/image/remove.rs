@@ -12,8 +12,14 @@ use muster_model::engine::{ImageDeleteItem, PruneReport};
 fn item(removed: &Removed) -> ImageDeleteItem {
     match removed {
         Removed::Untagged(name) => ImageDeleteItem { untagged: name.clone(), ..ImageDeleteItem::default() },
-        Removed::Deleted(digest) => ImageDeleteItem { deleted: digest.to_string(), ..ImageDeleteItem::default() },
+        Removed::Deleted(digest) | Removed::Layer(digest) => {
+            ImageDeleteItem { deleted: digest.to_string(), ..ImageDeleteItem::default() }
+        }
     }
+}
+
+fn deleted_next(removed: &[Removed]) -> Option<Digest> {
+    removed.iter().find_map(|r| if let Removed::Deleted(id) = r { Some(*id) } else { None })
 }
 
 impl Shared {
@@ -31,17 +37,27 @@ impl Shared {
     pub(crate) async fn image_remove(&self, name: &str, force: bool, no_prune: bool) -> Result<Vec<ImageDeleteItem>> {
         let image = self.find_image(name)?;
         let removed = self.config.images.remove(name, force, !no_prune, self.usage()).await.map_err(error::image)?;
-        self.announce_removed(&image.id.to_string(), &removed);
+        self.announce_removed(Some(image.id), &removed);
         Ok(removed.iter().map(item).collect())
     }
 
-    fn announce_removed(&self, id: &str, removed: &[Removed]) {
-        for removed in removed {
-            match removed {
-                Removed::Untagged(name) => self.image_event("untag", id, name),
-                // Layers that go with an image are no news of their own.
-                Removed::Deleted(digest) if digest.to_string() == id => self.image_event("delete", id, id),
-                Removed::Deleted(_) => {}
+    /// Tells of names and images that went: names of `image`, or else of the image that went after them. Layers, and the digests
+    /// of a repository whose tag went, are no news of their own.
+    fn announce_removed(&self, image: Option<Digest>, removed: &[Removed]) {
+        let mut repository = "";
+        for (n, what) in removed.iter().enumerate() {
+            match what {
+                Removed::Untagged(name) => {
+                    if name.split_once('@').is_some_and(|(of, _)| of == repository) {
+                        continue;
+                    }
+                    repository = name.rsplit_once(':').map_or(name, |(repository, _)| repository);
+                    if let Some(id) = image.or_else(|| deleted_next(&removed[n..])) {
+                        self.image_event("untag", &id.to_string(), name);
+                    }
+                }
+                Removed::Deleted(id) => self.image_event("delete", &id.to_string(), &id.to_string()),
+                Removed::Layer(_) => {}
             }
         }
     }
@@ -58,6 +74,7 @@ impl Shared {
             labels_pass(&filters, &labels) && until.is_none_or(|t| created < t.as_secs())
         };
         let report = self.config.images.prune(all, self.usage(), chosen).await.map_err(error::image)?;
+        self.announce_removed(None, &report.removed);
         let attributes = [("reclaimed".to_owned(), report.reclaimed.to_string())].into();
         self.events.publish("image", "prune", "", attributes);
         Ok(PruneReport {
