@@ -44,7 +44,9 @@ pub(crate) async fn list(call: Call) -> Outcome {
         size: call.query.flag("size"),
         filters,
     };
-    Ok(reply::listed(&call.api.engine.container_list(options).await?))
+    let mut list = call.api.engine.container_list(options).await?;
+    list.items.iter_mut().for_each(|c| c.created_nanos = 0);
+    Ok(reply::listed(&list))
 }
 
 fn check_values(filters: &Filters, key: &str, known: &[&str]) -> Result<(), Fault> {

@@ -45,7 +45,8 @@ pub(crate) async fn disk_usage(call: Call) -> Outcome {
     if let Some(unknown) = kinds.iter().find(|k| !known.contains(&k.as_str())) {
         return Err(crate::fault::Fault::bad(format!("unknown object type: {unknown}")));
     }
-    let usage = call.api.engine.disk_usage().await?;
+    let mut usage = call.api.engine.disk_usage().await?;
+    usage.containers.iter_mut().for_each(|c| c.created_nanos = 0);
     let wanted = |kind: &str| kinds.is_empty() || kinds.iter().any(|k| k == kind);
     let mut document = json!({});
     if wanted("image") {

@@ -109,7 +109,7 @@ impl Shared {
         }
         Detector::new(Some(config.detach_keys.as_str()).filter(|k| !k.is_empty()))?;
         let id = names::new_id();
-        self.exec_event(&record, &id, &format!("exec_create: {}", words(&config)), &[]);
+        self.exec_event(&record, &id, &format!("exec_create: {}", words(&config.cmd)), &[]);
         let exec = Exec {
             id: id.clone(),
             container: record.id.clone(),
@@ -135,7 +135,7 @@ impl Shared {
         Ok(record)
     }
 
-    fn exec_event(&self, record: &Record, exec: &str, action: &str, extra: &[(&str, &str)]) {
+    pub(crate) fn exec_event(&self, record: &Record, exec: &str, action: &str, extra: &[(&str, &str)]) {
         let attributes: Vec<_> = [("execID", exec)].into_iter().chain(extra.iter().copied()).collect();
         self.container_event(record, action, &attributes);
     }
@@ -177,7 +177,7 @@ impl Shared {
                 return Err(error::runtime(e));
             }
         };
-        self.exec_event(&record, &exec.id, &format!("exec_start: {}", words(config)), &[]);
+        self.exec_event(&record, &exec.id, &format!("exec_start: {}", words(&config.cmd)), &[]);
         match self.config.runtime.exec_start(&record.id, &exec.id).await {
             Ok(pid) => {
                 *exec.progress() = Progress::Running { pid };
@@ -329,8 +329,8 @@ fn muster_runtime_spec(path: &std::path::Path) -> Result<oci_spec::runtime::Spec
 }
 
 /// The command in an event, with Docker's space behind a program without arguments.
-fn words(config: &ExecConfig) -> String {
-    let (program, arguments) = config.cmd.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+pub(crate) fn words(command: &[String]) -> String {
+    let (program, arguments) = command.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
     format!("{program} {}", arguments.join(" "))
 }
 

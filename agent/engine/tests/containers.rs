@@ -274,6 +274,16 @@ async fn health_goes_from_starting_over_unhealthy_to_healthy() {
     let exec = engine.exec_create(&id, exec).await.expect("exec");
     engine.exec_start(&exec, Default::default()).await.expect("runs");
     assert_eq!(next_health().await, "healthy");
+    let filters = muster_calls::Filters::parse(r#"{"event":["exec_create","exec_start","exec_die"]}"#).expect("filter");
+    let since = muster_model::Timestamp(1);
+    let events =
+        engine.events(muster_calls::EventsQuery { since, filters, ..Default::default() }).await.expect("events");
+    let events: Vec<_> = within(events.take(3).map(|e| e.expect("event")).collect()).await;
+    let actions: Vec<_> = events.iter().map(|e| e.action.as_str()).collect();
+    let words = "/bin/sh -c echo probed; test -e /tmp/ok";
+    assert_eq!(actions, [&format!("exec_create: {words}"), &format!("exec_start: {words}"), "exec_die"]);
+    assert_eq!(events[2].actor.attributes["exitCode"], "1");
+    assert!(events.iter().all(|e| e.actor.attributes["execID"] == events[0].actor.attributes["execID"]));
     host.finish(engine).await;
 }
 

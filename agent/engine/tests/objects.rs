@@ -510,3 +510,81 @@ async fn events_tell_the_life_of_a_container_and_info_counts_it() {
     );
     host.finish(engine).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_that_go_are_told_by_name_and_by_id_also_when_pruned() {
+    let host = Host::new();
+    let engine = host.open().await;
+    let maker = run(&engine, Some("maker"), script("head -c 5000 /bin/busybox > /data")).await;
+    let commit = async |tag: &str| {
+        let options = Commit { container: maker.id.clone(), repo: "made".into(), tag: tag.into(), ..Commit::default() };
+        engine.commit(options, None).await.expect("committed")
+    };
+    let told = async |from: muster_model::Timestamp| {
+        let query = EventsQuery { since: from, until: now(), filters: filter("type", "image") };
+        let events = engine.events(query).await.expect("events").map(|e| e.expect("event"));
+        let of = |e: muster_model::engine::EventMessage| {
+            (e.action, e.actor.id, e.actor.attributes.get("name").cloned().unwrap_or_default())
+        };
+        events.map(of).collect::<Vec<_>>().await
+    };
+    let told_of = |action: &str, id: &str, name: &str| (action.to_owned(), id.to_owned(), name.to_owned());
+
+    let first = commit("1").await;
+    let begun = now();
+    engine.image_tag("made:1", "made".into(), "also".into()).await.expect("tagged");
+    engine.image_remove("made:1", false, false).await.expect("one name");
+    engine.image_remove("made:also", false, false).await.expect("the last one");
+    assert_eq!(
+        told(begun).await,
+        [
+            told_of("tag", &first, "made:also"),
+            told_of("untag", &first, "made:1"),
+            told_of("untag", &first, "made:also"),
+            told_of("delete", &first, &first)
+        ]
+    );
+
+    let second = commit("2").await;
+    let begun = now();
+    let report = engine.image_prune(filter("dangling", "false")).await.expect("pruned");
+    let gone = report.images_deleted.expect("said");
+    assert_eq!((gone[0].untagged.as_str(), gone[1].deleted.as_str(), gone.len()), ("made:2", second.as_str(), 3));
+    assert_eq!(report.space_reclaimed, 5000, "what the layer held");
+    let told = told(begun).await;
+    assert_eq!(told[..2], [told_of("untag", &second, "made:2"), told_of("delete", &second, &second)]);
+    assert_eq!((told[2].0.as_str(), told.len()), ("prune", 3));
+    host.finish(engine).await;
+}
+
+fn now() -> muster_model::Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    muster_model::Timestamp(since.as_nanos() as i64)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_has_to_be_there_when_a_container_starts_and_not_before() {
+    let host = Host::new();
+    let engine = host.open().await;
+    let mut body = command(&["sleep", "300"]);
+    body.host_config.network_mode = "later".into();
+    let settings = EndpointSettings { aliases: vec!["alt".into()], ..EndpointSettings::default() };
+    body.networking_config.endpoints_config.insert("later".into(), Some(settings));
+    let id = engine.container_create(Some("early".into()), String::new(), body).await.expect("created").id;
+    let refused = engine.container_start(&id).await.expect_err("no network");
+    assert_eq!(
+        (refused.kind, refused.message.as_str()),
+        (Kind::NotFound, "failed to set up container networking: network later not found")
+    );
+    let seen = inspect(&engine, &id).await;
+    assert_eq!((seen.state.status.as_str(), seen.state.exit_code), ("created", 128));
+    assert_eq!(seen.network_settings.networks["later"].network_id, "");
+    let network = network(&*engine, "later", "10.213.8.0/24").await;
+    engine.container_start(&id).await.expect("started");
+    let place = inspect(&engine, &id).await.network_settings.networks["later"].clone();
+    assert_eq!((place.network_id.as_str(), place.ip_address.as_str()), (network.as_str(), "10.213.8.2"));
+    assert_eq!(place.dns_names, ["early", &id[..12], "alt"]);
+    let connect = NetworkConnect { container: id.clone(), endpoint_config: None };
+    assert_eq!(engine.network_connect("nonesuch", connect).await.expect_err("no network").kind, Kind::NotFound);
+    host.finish(engine).await;
+}

@@ -121,7 +121,7 @@ impl WholeEngine {
             let listed = list.items.into_iter().filter(|c| cuts.iter().all(|cut| cut.keeps(c)));
             items.extend(listed.map(|c| with_node(c, &place)));
         }
-        items.sort_by_key(|c| std::cmp::Reverse(c.created));
+        items.sort_by_key(|c| std::cmp::Reverse(made_at(c)));
         if options.limit > 0 {
             items.truncate(options.limit as usize);
         }
@@ -135,7 +135,11 @@ impl WholeEngine {
             for name in filters.0.remove(key).unwrap_or_default() {
                 let (place, plain) = self.container(&name).await?;
                 let inspect = place.engine.container_inspect(plain, false).await?;
-                cuts.push(Cut { id: inspect.id, at: inspect.created.0.as_secs(), older });
+                cuts.push(Cut {
+                    id: inspect.id,
+                    at: (inspect.created.0.as_secs(), inspect.created.0.subsec_nanos()),
+                    older,
+                });
             }
         }
         Ok(cuts)
@@ -271,16 +275,21 @@ pub(super) fn qualified(place: &Place, name: &str) -> String {
     if place.here { name.to_owned() } else { format!("{}/{name}", place.hostname) }
 }
 
-/// Before or after a container, by the second it was made in.
+/// When a container was made: seconds, and nanoseconds within that second.
+fn made_at(c: &ContainerSummary) -> (i64, u32) {
+    (c.created, c.created_nanos)
+}
+
+/// Before or after a container, by when it was made.
 struct Cut {
     id: String,
-    at: i64,
+    at: (i64, u32),
     older: bool,
 }
 
 impl Cut {
     fn keeps(&self, c: &ContainerSummary) -> bool {
-        c.id != self.id && (c.created <= self.at) == self.older
+        c.id != self.id && (made_at(c) <= self.at) == self.older
     }
 }
 
@@ -394,6 +403,22 @@ mod tests {
         let a = images.iter().find(|i| i.id == "a").expect("listed");
         assert_eq!((a.repo_tags.join(" ").as_str(), a.containers), ("web:1 web:2", 2));
         assert_eq!(a.labels[NODE_NAMES], "h1,h2");
+    }
+
+    #[test]
+    fn containers_of_one_second_are_told_apart_by_its_parts() {
+        let made = |id: &str, created_nanos| ContainerSummary {
+            id: id.into(),
+            created: 7,
+            created_nanos,
+            ..ContainerSummary::default()
+        };
+        let all = [made("a", 1), made("b", 2), made("c", 3)];
+        for (older, left) in [(true, "a"), (false, "c")] {
+            let cut = Cut { id: "b".into(), at: (7, 2), older };
+            let kept: Vec<&str> = all.iter().filter(|c| cut.keeps(c)).map(|c| c.id.as_str()).collect();
+            assert_eq!(kept, [left]);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::actor::{Actor, Command};
 use crate::{
     clock,
     engine::Shared,
+    exec::words as words_of,
     names,
     record::{Durability, Record},
 };
@@ -153,11 +154,22 @@ async fn probe_on(
 async fn probe(shared: &Shared, record: &Record, plan: &Plan) -> HealthcheckResult {
     let (start, exec) = (clock::now(), names::new_id());
     shared.note_probe(&record.id, &exec);
+    // As it is called now.
+    let named = shared.find(&record.id).map_or_else(|_| Arc::new(record.clone()), |handle| handle.record());
+    let tell = |action: &str, extra: &[(&str, &str)]| shared.exec_event(&named, &exec, action, extra);
+    let command = words_of(&plan.command);
+    tell(&format!("exec_create: {command}"), &[]);
+    tell(&format!("exec_start: {command}"), &[]);
     let outcome = tokio::time::timeout(plan.timeout, run(shared, record, &exec, plan)).await;
+    let died = |code: i64| tell("exec_die", &[("exitCode", &code.to_string())]);
     let (exit_code, output) = match outcome {
-        Ok(Ok(outcome)) => outcome,
+        Ok(Ok(outcome)) => {
+            died(outcome.0);
+            outcome
+        }
         Ok(Err(text)) => (-1, text),
         Err(_) => {
+            died((128 + libc::SIGKILL).into());
             let process = ProcessRef::Exec { container: &record.id, exec: &exec };
             let _ = shared.config.runtime.kill(process, libc::SIGKILL, false).await; // It may just have ended.
             (-1, format!("Health check exceeded timeout ({})", words(plan.timeout)))

@@ -180,6 +180,7 @@ impl Shared {
             image_id: record.image_id.clone(),
             command: command_line(record),
             created: record.created.as_secs(),
+            created_nanos: record.created.subsec_nanos(),
             ports: ports(record),
             size_rw: None,
             size_root_fs: None,

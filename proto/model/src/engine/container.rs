@@ -105,6 +105,10 @@ document! {
         pub command: String,
         /// Seconds since the epoch.
         pub created: i64,
+        /// Nanoseconds within that second, by which lists of many nodes are ordered; no field of Docker's, and shown to none of
+        /// its clients.
+        #[serde(skip_serializing_if = "is_zero")]
+        pub created_nanos: u32,
         pub ports: Vec<Port>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub size_rw: Option<i64>,
