@@ -36,6 +36,8 @@ pub struct HostNetwork {
     names: SharedNames,
     resolvers: Arc<Mutex<BTreeMap<String, Resolver>>>,
     upstream: Vec<IpAddr>,
+    /// Sockets of the host's own processes are looked after too.
+    serves_host: bool,
 }
 
 enum Request {
@@ -62,6 +64,7 @@ impl HostNetwork {
     /// # Errors
     /// When the kernel lacks what the data plane needs.
     pub fn start(config: muster_ebpf_net::Config, underlay_mtu: u16, upstream: Vec<IpAddr>) -> anyhow::Result<Self> {
+        let serves_host = config.host_cgroup_dir.is_some();
         let plane = DataPlane::open(config).context("data plane")?;
         let names = SharedNames::new(ArcSwap::from_pointee(Names::new()));
         let (tx, rx) = mpsc::channel(INBOX);
@@ -89,7 +92,7 @@ impl HostNetwork {
                 watcher.abort();
             })
             .context("start the data plane's thread")?;
-        Ok(Self { tx, names, resolvers: Arc::default(), upstream })
+        Ok(Self { tx, names, resolvers: Arc::default(), upstream, serves_host })
     }
 
     /// Takes the node's assignments as they are now.
@@ -190,6 +193,10 @@ impl Network for HostNetwork {
 
     fn provides_dns(&self) -> bool {
         true
+    }
+
+    fn serves_host(&self) -> bool {
+        self.serves_host
     }
 
     async fn dropped(&self) -> Vec<(String, u64)> {

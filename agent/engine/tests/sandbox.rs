@@ -47,6 +47,9 @@ impl Network for Recorder {
     fn provides_dns(&self) -> bool {
         true
     }
+    fn serves_host(&self) -> bool {
+        true
+    }
 }
 
 impl Recorder {
@@ -194,5 +197,48 @@ async fn memory_is_shared_with_those_who_join_it() {
     stranger.host_config.ipc_mode = "container:private".into();
     let id = engine.container_create(None, String::new(), stranger).await.expect("created").id;
     assert!(engine.container_start(&id).await.expect_err("not lent").message.contains("not shareable"));
+    host.finish(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_at_every_address_is_held_for_ipv6_too_and_passed_on_where_the_container_has_none() {
+    let (host, recorder) = (Host::new(), Arc::new(Recorder::default()));
+    let engine = open(&host, &recorder).await;
+    let mut body = command(&["sleep", "300"]);
+    body.host_config.port_bindings.insert("80/tcp".into(), Some(vec![PortBinding::default()]));
+    body.host_config.port_bindings.insert("53/udp".into(), Some(vec![PortBinding::default()]));
+    let id = start(&engine, "four", body).await;
+    let bound = async |engine: &LocalEngine, port: &str| {
+        let ports = inspect(engine, &id).await.network_settings.ports;
+        let bindings = ports[port].clone().expect("published");
+        bindings.into_iter().map(|b| (b.host_ip, b.host_port)).collect::<Vec<_>>()
+    };
+    let tcp = bound(&engine, "80/tcp").await;
+    let at: std::net::SocketAddr = format!("[::1]:{}", tcp[0].1).parse().expect("a port");
+    assert_eq!(tcp.iter().map(|(ip, _)| ip.as_str()).collect::<Vec<_>>(), ["0.0.0.0", "::"]);
+    assert_eq!(tcp[0].1, tcp[1].1, "the same port");
+    assert_eq!(bound(&engine, "53/udp").await.len(), 1, "datagrams are not passed on");
+    let told = recorder.last().published;
+    assert!(told.len() == 2 && told.iter().all(|p| p.host_ip.is_ipv4()), "{told:?}");
+    std::net::TcpStream::connect(at).expect("accepted");
+    // The next daemon takes them up again.
+    engine.shutdown().await;
+    drop(engine);
+    let engine = open(&host, &recorder).await;
+    std::net::TcpStream::connect(at).expect("accepted");
+    assert_eq!(bound(&engine, "80/tcp").await, tcp);
+    // Where somebody else has one half, both are another port of the range.
+    let taken = std::net::TcpListener::bind("[::1]:0").expect("a port");
+    let first = taken.local_addr().expect("bound").port().min(u16::MAX - 20);
+    let mut body = command(&["sleep", "300"]);
+    let binding = PortBinding { host_ip: String::new(), host_port: format!("{first}-{}", first + 20) };
+    body.host_config.port_bindings.insert("80/tcp".into(), Some(vec![binding]));
+    let second = start(&engine, "five", body).await;
+    let ports = inspect(&engine, &second).await.network_settings.ports["80/tcp"].clone().expect("published");
+    assert_eq!((ports.len(), &ports[0].host_port), (2, &ports[1].host_port));
+    assert_ne!(ports[0].host_port, taken.local_addr().expect("bound").port().to_string());
+    engine.container_kill(&id, None).await.expect("killed");
+    common::within(engine.container_wait(&id, Default::default()).await.expect("waits")).await.expect("ended");
+    common::until("the port is free", async || std::net::TcpStream::connect(at).is_err()).await;
     host.finish(engine).await;
 }

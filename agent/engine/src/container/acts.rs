@@ -9,7 +9,7 @@ use crate::{
     clock, error, names,
     record::{Durability, Phase},
 };
-use muster_calls::{Error, RemoveContainer, Result};
+use muster_calls::{Error, Kind, RemoveContainer, Result};
 use muster_model::{Timestamp, engine::ContainerUpdate};
 use muster_runtime::ProcessRef;
 use std::time::Duration;
@@ -232,7 +232,7 @@ impl Actor {
             return Err(Error::invalid("Renaming a container with the same name as its current name"));
         }
         if !names::is_valid(&name) {
-            return Err(no_new_name(super::create::bad_name(&name)));
+            return Err(no_new_name(super::create::bad_name(&format!("/{name}"))));
         }
         self.shared.containers.reserve(&name, &self.record.id).map_err(no_new_name)?;
         let old = std::mem::replace(&mut self.record.name, name.clone());
@@ -253,7 +253,12 @@ impl Actor {
 
     /// Answers with warnings.
     pub(super) async fn update(&mut self, update: ContainerUpdate) -> Result<Vec<String>> {
-        let host = update::merged(&self.record.host, &update)?;
+        let id = &self.record.id;
+        let cannot = |e: Error| match e.kind {
+            Kind::Conflict => Error::conflict(format!("Cannot update container {id}: {}", e.message)),
+            _ => e,
+        };
+        let host = update::merged(&self.record.host, &update).map_err(cannot)?;
         let (resources, warnings) = update::changes(&update.resources, &host, &self.shared.spec_host)?;
         if self.record.state.is_running() {
             self.shared.config.runtime.update(&self.record.id, &resources).await.map_err(error::runtime)?;

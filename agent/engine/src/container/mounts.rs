@@ -175,9 +175,7 @@ fn long_form(mount: &Mount) -> Result<Mounted> {
         "tmpfs" if !mount.source.is_empty() => Err(bad("field Source must not be specified".into())),
         "tmpfs" => Ok(tmpfs_of(mount, base)),
         "cluster" => Err(Error::unimplemented(format!("a mount of type {kind}"))),
-        other => {
-            Err(Error::invalid(format!("invalid mount config for type \"{other}\": mount type unknown: \"{other}\"")))
-        }
+        other => Err(Error::invalid(format!("invalid mount config for type \"{other}\": mount type unknown"))),
     }
 }
 

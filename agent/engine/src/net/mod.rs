@@ -13,6 +13,7 @@ mod options;
 mod plug;
 mod ports;
 mod publish;
+mod relay;
 mod remote;
 mod sandbox;
 mod spanning;

@@ -144,6 +144,11 @@ pub trait Network: Send + Sync + 'static {
     /// Whether it answers DNS at 127.0.0.11 in the containers.
     fn provides_dns(&self) -> bool;
 
+    /// Whether the host's own connections to 127.0.0.1 reach the ports that are published there.
+    fn serves_host(&self) -> bool {
+        false
+    }
+
     /// Whether it can do anything at all; `info` and refusals tell the user.
     fn is_present(&self) -> bool {
         true

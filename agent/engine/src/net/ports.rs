@@ -1,11 +1,12 @@
 //! Published ports of this host: which one leads to whom, and a bound socket on each so that no other program takes it.
 
+use super::relay::Relay;
 use muster_model::net::Protocol;
 use nix::sys::socket::{AddressFamily, SockType, SockaddrStorage};
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     ops::RangeInclusive,
     os::fd::{AsRawFd, OwnedFd},
     sync::Mutex,
@@ -38,17 +39,18 @@ fn words(source: &io::Error) -> String {
     }
 }
 
-/// Keeps the port; never read from.
+/// Keeps the port; read from by a relay only.
 #[derive(Debug)]
 enum Held {
-    Tcp { _listener: TcpListener },
+    Tcp { listener: TcpListener },
     Udp { _socket: UdpSocket },
+    Relay { _relay: Relay },
 }
 
 #[derive(Debug)]
 struct Entry {
     owner: String,
-    _held: Held,
+    held: Held,
 }
 
 type Key = (Protocol, u16, IpAddr);
@@ -90,8 +92,34 @@ impl Ports {
             return Err(Error::Allocated { addr });
         }
         let (socket, port) = bind(protocol, addr).map_err(|source| Error::InUse { addr, protocol, source })?;
-        held.insert((protocol, port, ip), Entry { owner: owner.to_owned(), _held: socket });
+        held.insert((protocol, port, ip), Entry { owner: owner.to_owned(), held: socket });
         Ok(port)
+    }
+
+    /// Has connections to a TCP port that is held at every IPv6 address passed on to the same port at 127.0.0.1.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] when they cannot be waited for; the port is given back then.
+    pub fn relay(&self, port: u16) -> Result<(), Error> {
+        let ip = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let key = (Protocol::Tcp, port, ip);
+        let mut held = self.held.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(entry) = held.remove(&key) else { return Ok(()) };
+        let (addr, protocol) = (SocketAddr::new(ip, port), Protocol::Tcp);
+        let relayed = match entry.held {
+            Held::Tcp { listener } => {
+                let relay = Relay::start(listener, port).map_err(|source| Error::InUse { addr, protocol, source })?;
+                Held::Relay { _relay: relay }
+            }
+            other => other,
+        };
+        held.insert(key, Entry { held: relayed, ..entry });
+        Ok(())
+    }
+
+    /// Gives back one port.
+    pub fn give_back(&self, protocol: Protocol, ip: IpAddr, port: u16) {
+        self.held.lock().unwrap_or_else(|e| e.into_inner()).remove(&(protocol, port, ip));
     }
 
     /// Gives back every port of `owner`.
@@ -106,7 +134,7 @@ fn bind(protocol: Protocol, addr: SocketAddr) -> io::Result<(Held, u16)> {
         Protocol::Tcp => {
             let listener = TcpListener::from(only_family(addr, SockType::Stream)?);
             let port = listener.local_addr()?.port();
-            Ok((Held::Tcp { _listener: listener }, port))
+            Ok((Held::Tcp { listener }, port))
         }
         Protocol::Udp => {
             let socket = UdpSocket::from(only_family(addr, SockType::Datagram)?);

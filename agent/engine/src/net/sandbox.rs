@@ -4,7 +4,7 @@ use super::{
     Dns, Endpoint, Foreign, Linked, NetworkRecord, Published, Sandbox,
     networks::{BINDING_OPTION, MTU_OPTION},
     options::IFNAME_OPTION,
-    publish,
+    publish, relay,
 };
 use crate::{
     container::placed,
@@ -15,7 +15,7 @@ use crate::{
 use muster_calls::{Error, Result};
 use muster_model::{
     engine::Strings,
-    net::{Mac, Scope},
+    net::{Mac, Protocol, Scope},
     view::Network4,
 };
 use std::{
@@ -27,6 +27,9 @@ use std::{
 pub(crate) fn gives_names(place: &Place) -> bool {
     !place.way_out && (place.spanning || place.cluster.is_some() || place.network != "bridge")
 }
+
+/// Ports that are tried where any would do.
+const ATTEMPTS: u32 = 100;
 
 /// Docker's words around a network that is not there when a container starts.
 fn no_network(e: Error) -> Error {
@@ -145,6 +148,9 @@ impl Shared {
                 tracing::warn!(container.id = %record.id, error = %e, "a published port is held by somebody else now");
             }
         }
+        if let Err(e) = self.relay_ports(record) {
+            tracing::warn!(container.id = %record.id, error = %e, "clients over IPv6 do not reach a published port");
+        }
     }
 
     /// Gives back everything that a record holds.
@@ -191,15 +197,51 @@ impl Shared {
                 }
                 (IpAddr::V4(_), None, _) => return lacking("IPv4"),
                 _ => {
-                    let port = self.take_port(record, &wanted, wanted.host_ip, wanted.host_ports.clone())?;
                     // Every address means those of both families.
-                    if exit6.is_some() && wanted.any_family {
-                        self.take_port(record, &wanted, any, port..=port)?;
-                    }
+                    let both = wanted.any_family && (exit6.is_some() || self.relays(wanted.protocol));
+                    self.take_for_families(record, &wanted, both)?;
                 }
             }
         }
-        Ok(())
+        self.relay_ports(record).map_err(|e| Error::internal(self.port_refusal(record, &e)))
+    }
+
+    /// Takes a port at the address asked for, and the same at every address of IPv6 where `both` families are meant: another one
+    /// where several would do and somebody else has that half.
+    fn take_for_families(&self, record: &mut Record, wanted: &publish::Wanted, both: bool) -> Result<()> {
+        let (mut range, mut attempts) = (wanted.host_ports.clone(), 0);
+        loop {
+            let port = self.take_port(record, wanted, wanted.host_ip, range.clone())?;
+            if !both {
+                return Ok(());
+            }
+            let taken = self.take_port(record, wanted, Ipv6Addr::UNSPECIFIED.into(), port..=port);
+            let any = *range.end() == 0;
+            attempts += 1;
+            match taken {
+                Err(_) if (any || port < *range.end()) && attempts < ATTEMPTS => {
+                    record.ports.pop();
+                    self.ports.give_back(wanted.protocol, wanted.host_ip, port);
+                    range = if any { range } else { port + 1..=*range.end() };
+                }
+                other => return other.map(drop),
+            }
+        }
+    }
+
+    /// Has those ports at every IPv6 address relayed that lead into a container without.
+    pub(super) fn relay_ports(&self, record: &Record) -> std::result::Result<(), super::ports::Error> {
+        if self.exit_place6(record).is_some() {
+            return Ok(());
+        }
+        let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let mut there = record.ports.iter().filter(|p| p.host_ip == any && p.protocol == Protocol::Tcp);
+        there.try_for_each(|p| self.ports.relay(p.host_port))
+    }
+
+    /// Whether clients over IPv6 of a container without are passed on to it.
+    fn relays(&self, protocol: Protocol) -> bool {
+        protocol == Protocol::Tcp && self.config.network.serves_host() && relay::host_has_ipv6()
     }
 
     fn take_port(
@@ -273,7 +315,9 @@ impl Shared {
         let foreign = record.places.iter().filter_map(|p| self.foreign(record, p)).collect();
         let leads = |six: bool| move |e: &Endpoint| if six { e.default_route6 } else { e.default_route };
         let endpoint = |host_ip: IpAddr| endpoints.iter().position(leads(host_ip.is_ipv6())).unwrap_or(0);
-        let published = record.ports.iter().map(|p| Published {
+        // What is relayed comes by the port's IPv4 side.
+        let carried = record.ports.iter().filter(|p| p.host_ip.is_ipv4() || exit6.is_some());
+        let published = carried.map(|p| Published {
             protocol: p.protocol,
             host_ip: p.host_ip,
             host_port: p.host_port,

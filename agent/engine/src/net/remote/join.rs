@@ -125,7 +125,7 @@ impl Shared {
                 record.ports.clear();
                 Ok(())
             }
-            _ if !record.ports.is_empty() => Ok(()),
+            _ if !record.ports.is_empty() => self.relay_ports(record).map_err(|e| Error::internal(e.to_string())),
             _ => self.take_ports(record),
         }
     }
