@@ -41,6 +41,18 @@ logged() { [ "$(m service logs -t web 2>&1 | grep -cE '^[0-9]{4}-[0-9]{2}-[0-9]{
 within 10 "service logs shows it with the time, the task and its host" logged
 is "and the last line of each with --tail" 3 wc -l < <(m service logs --tail 1 web)
 
+prints "service scale waits for the tasks it asked for" "4 of 4 tasks run" m service scale web=4
+is "service inspect shows so many" "4" m service inspect -f '{{.running_tasks}}' web
+refuses "and nothing that is no number" 'expected SERVICE=N' m service scale web=many
+quiet m service scale web=3
+# Two who update at once, and an update that gets on meanwhile: nobody's change is lost or refused.
+both() {
+  local h i pids=()
+  for h in 1 2; do (for i in 1 2 3 4 5; do muster_on $h service update -d --label-add "l$h$i=x" web >/dev/null || exit 1; done) & pids+=($!); done
+  wait "${pids[0]}" && wait "${pids[1]}" && [ "$(m service inspect web | jq '.[0].service.spec.labels | length')" = 10 ]
+}
+check "updates from two hosts at once are all made" both
+
 quiet m service create -d --name picky --constraint node.labels.disk==ssd --reserve-memory 900G "$image"
 quiet m node update --availability drain "${P}host3"
 quiet m node update --label-add disk=ssd "${P}host2"

@@ -2,7 +2,7 @@
 
 use super::{
     Form, Show,
-    words::{bytes, cpus, duration},
+    words::{bytes, cpus, duration, scale},
 };
 use clap::Subcommand;
 use std::time::Duration;
@@ -48,6 +48,14 @@ pub enum Service {
         after_help = "Examples:\n  muster service update --image nginx:1.27 web\n  muster service update --replicas 5 --env-add MODE=fast --env-rm OLD web"
     )]
     Update(Box<Update>),
+    /// Change how many tasks services have, and wait until so many run.
+    #[command(after_help = "Example:\n  muster service scale web=5 worker=2")]
+    Scale {
+        #[arg(short, long)]
+        detach: bool,
+        #[arg(required = true, value_name = "SERVICE=N", value_parser = scale)]
+        services: Vec<(String, u64)>,
+    },
     /// Back to what it was before the last update.
     #[command(after_help = "Example:\n  muster service rollback web")]
     Rollback {

@@ -29,6 +29,12 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     n.checked_mul(unit).ok_or_else(|| format!("{text}: too large"))
 }
 
+/// `SERVICE=N` of `service scale`.
+pub(super) fn scale(text: &str) -> Result<(String, u64), String> {
+    let parsed = text.split_once('=').and_then(|(name, n)| Some((name.to_owned(), n.parse().ok()?)));
+    parsed.filter(|(name, _)| !name.is_empty()).ok_or_else(|| format!("{text:?}: expected SERVICE=N, e.g. web=5"))
+}
+
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{text:?}: {e}: expected for example 10s"))
 }

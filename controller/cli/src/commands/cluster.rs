@@ -2,6 +2,7 @@
 
 use crate::{
     args::{Cluster as Settings, Network, RoleArg, Show, pair},
+    commands::undisturbed,
     connect::Host,
     render::{self, Row, cut},
     say,
@@ -27,15 +28,18 @@ pub async fn init(host: &Host, init: InitCluster) -> anyhow::Result<u8> {
 
 pub async fn settings(host: &Host, command: Settings) -> anyhow::Result<u8> {
     let cluster = host.cluster();
-    let now = cluster.cluster().await?;
     match command {
-        Settings::Inspect => say!("{}", serde_json::to_string_pretty(&now)?),
+        Settings::Inspect => say!("{}", serde_json::to_string_pretty(&cluster.cluster().await?)?),
         Settings::Update { settings } => {
-            let spec = settings
-                .over(now.spec)
-                .context("nothing is to be changed: give --node-timeout, --cert-expiry or --task-history-limit")?;
-            spec.validate()?;
-            cluster.cluster_update(now.meta.version, spec).await?;
+            undisturbed(async || {
+                let now = cluster.cluster().await?;
+                let spec = settings
+                    .over(now.spec)
+                    .context("nothing is to be changed: give --node-timeout, --cert-expiry or --task-history-limit")?;
+                spec.validate()?;
+                Ok(cluster.cluster_update(now.meta.version, spec).await?)
+            })
+            .await?;
             say!("Cluster updated.");
         }
     }

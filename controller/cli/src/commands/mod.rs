@@ -16,9 +16,27 @@ use crate::{
 };
 use anyhow::Context as _;
 use clap::CommandFactory as _;
-use muster_calls::{Cluster as _, Engine as _};
+use muster_calls::{Cluster as _, Engine as _, Error, Kind};
 use muster_model::cluster::ClusterSpec;
 use std::io::Read as _;
+
+/// How often a change is made again that somebody else's overtook.
+const ATTEMPTS: usize = 10;
+
+/// Does what reads an object and writes it changed; again where it was written meanwhile, as an update of a service that gets on
+/// does.
+///
+/// # Errors
+/// The last attempt's.
+async fn undisturbed<T>(change: impl AsyncFn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    for _ in 1..ATTEMPTS {
+        match change().await {
+            Err(e) if e.downcast_ref::<Error>().is_some_and(|e| e.kind == Kind::OutOfSequence) => {}
+            outcome => return outcome,
+        }
+    }
+    change().await
+}
 
 /// How long a list of contexts waits for the cluster.
 const LIST_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);

@@ -2,6 +2,7 @@
 
 use crate::{
     args::{AvailabilityArg, Node, pair},
+    commands::undisturbed,
     connect::Host,
     render::{self, Row},
     say,
@@ -79,11 +80,14 @@ pub async fn run(host: &Host, command: Node) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-async fn change(cluster: &RemoteCluster, name: &str, edit: impl FnOnce(&mut NodeSpec)) -> anyhow::Result<()> {
-    let node = cluster.node_inspect(name).await?.node;
-    let mut spec = node.spec.clone();
-    edit(&mut spec);
-    Ok(cluster.node_update(node.id, node.meta.version, spec).await?)
+async fn change(cluster: &RemoteCluster, name: &str, edit: impl Fn(&mut NodeSpec)) -> anyhow::Result<()> {
+    undisturbed(async || {
+        let node = cluster.node_inspect(name).await?.node;
+        let mut spec = node.spec;
+        edit(&mut spec);
+        Ok(cluster.node_update(node.id, node.meta.version, spec).await?)
+    })
+    .await
 }
 
 fn matches(view: &NodeView, filters: &[String]) -> anyhow::Result<bool> {

@@ -2,7 +2,10 @@
 
 use crate::{
     args::{Create, LogArgs, Service, Update, mount, pair, port},
-    commands::containers::{log_options, log_time},
+    commands::{
+        containers::{log_options, log_time},
+        undisturbed,
+    },
     complain,
     connect::Host,
     render::{self, Row, ago, cut},
@@ -59,9 +62,13 @@ pub async fn run(host: &Host, command: Service) -> anyhow::Result<u8> {
             Ok(0)
         }
         Service::Update(u) => update(&cluster, *u).await,
+        Service::Scale { detach, services } => scale(&cluster, &services, detach).await,
         Service::Rollback { detach, service } => {
-            let view = cluster.service_inspect(&service).await?;
-            let made = cluster.service_rollback(view.service.id, view.service.meta.version).await?;
+            let made = undisturbed(async || {
+                let now = cluster.service_inspect(&service).await?.service;
+                Ok(cluster.service_rollback(now.id, now.meta.version).await?)
+            })
+            .await?;
             say!("{service}");
             finish(&cluster, made.id, detach, false).await
         }
@@ -153,16 +160,56 @@ async fn create(cluster: &RemoteCluster, c: Create) -> anyhow::Result<u8> {
 }
 
 async fn update(cluster: &RemoteCluster, u: Update) -> anyhow::Result<u8> {
-    let service = cluster.service_inspect(&u.service).await?.service;
-    let mut spec = service.spec.clone();
+    let made = change(cluster, &u.service, |spec| apply(&u, spec)).await?;
+    finish(cluster, made, u.detach, false).await
+}
+
+/// Several services are changed one after the other, and then waited for.
+async fn scale(cluster: &RemoteCluster, services: &[(String, u64)], detach: bool) -> anyhow::Result<u8> {
+    let mut made = Vec::new();
+    for (name, n) in services {
+        made.push(change(cluster, name, |spec| replicas(spec, *n)).await?);
+    }
+    for id in made {
+        finish(cluster, id, detach, false).await?;
+    }
+    Ok(0)
+}
+
+/// Writes a service's spec altered, and says its name.
+async fn change(
+    cluster: &RemoteCluster,
+    name: &str,
+    alter: impl Fn(&mut ServiceSpec) -> anyhow::Result<()>,
+) -> anyhow::Result<ServiceId> {
+    let made = undisturbed(async || {
+        let service = cluster.service_inspect(name).await?.service;
+        let mut spec = service.spec;
+        alter(&mut spec)?;
+        spec.validate()?;
+        Ok(cluster.service_update(service.id, service.meta.version, spec).await?)
+    })
+    .await?;
+    say!("{name}");
+    made.warnings.iter().for_each(|w| complain!("Warning: {w}"));
+    Ok(made.id)
+}
+
+fn replicas(spec: &mut ServiceSpec, n: u64) -> anyhow::Result<()> {
+    match spec.mode {
+        Mode::Replicated { .. } => spec.mode = Mode::Replicated { replicas: n },
+        Mode::Global => bail!("{} is a global service: it has a task on every node", spec.name),
+    }
+    Ok(())
+}
+
+/// The changes of `muster service update`.
+fn apply(u: &Update, spec: &mut ServiceSpec) -> anyhow::Result<()> {
     if let Some(image) = &u.image {
         spec.task.container.image.clone_from(image);
     }
     if let Some(n) = u.replicas {
-        match spec.mode {
-            Mode::Replicated { .. } => spec.mode = Mode::Replicated { replicas: n },
-            Mode::Global => bail!("--replicas: {} is a global service", u.service),
-        }
+        replicas(spec, n)?;
     }
     let name_of = |e: &str| e.split('=').next().unwrap_or(e).to_owned();
     let env = &mut spec.task.container.env;
@@ -175,11 +222,7 @@ async fn update(cluster: &RemoteCluster, u: Update) -> anyhow::Result<u8> {
     spec.update.parallelism = u.update_parallelism.unwrap_or(spec.update.parallelism);
     spec.update.delay = u.update_delay.unwrap_or(spec.update.delay);
     spec.task.force_update += u64::from(u.force);
-    spec.validate()?;
-    let made = cluster.service_update(service.id, service.meta.version, spec).await?;
-    say!("{}", u.service);
-    made.warnings.iter().for_each(|w| complain!("Warning: {w}"));
-    finish(cluster, made.id, u.detach, false).await
+    Ok(())
 }
 
 /// Waits until as many tasks of the newest spec run as are wanted, with a line for each task that moves.
