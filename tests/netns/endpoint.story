@@ -200,8 +200,18 @@ told() { docker events --since 10m --until 0s --filter container=lines --format 
 within 5 "events say what happened, and where" told
 both() { [ "$(docker events --since 10m --until 0s --filter event=create --filter type=container --format '{{index .Actor.Attributes "node.name"}}' | sort -u | wc -l)" = 3 ]; }
 check "events of all hosts are one stream" both
+newest() {
+  local h last id=
+  for h in 3 2 1 3 2 1; do
+    last=$id; id=$(docker create --label turn=1 -e "constraint:node==${P}host$h" box:1 true) || return 1
+    [ "$(docker ps -lq --no-trunc)" = "$id" ] || return 1
+    [ -z "$last" ] || [ "$(docker ps -aq --no-trunc --filter "since=$last")" = "$id" ] || return 1
+  done
+}
+check "the newest is the newest, also within a second and over hosts" newest
+quiet docker rm $(docker ps -aq --filter label=turn)
 quiet there -d --name port -p 8082:80 box:1
-is "port tells which" "0.0.0.0:8082" docker port port 80/tcp
+prints "port tells which" "0.0.0.0:8082" docker port port 80/tcp
 quiet docker rm -f lines; quiet there -d --name linked --link port:peer box:1 sh -c "$sleeper"
 prints "--link names a container of the same host" peer docker exec linked grep -w peer /etc/hosts
 prints "rm --link takes the link away where it is" linked/peer docker rm --link linked/peer
