@@ -66,33 +66,41 @@ inline int answer_echo(struct __sk_buff *skb, struct packet *p)
     return send_back(skb);
 }
 
-/* Refuses a TCP segment (RFC 9293 section 3.5.2). Its length and options stay: they mean nothing in a reset, and all
- * that changes can be told to the checksum piece by piece. */
-outlined answer_reset(struct __sk_buff *skb, struct packet *p, u32 reason)
+/* Makes the reset that refuses a TCP segment (RFC 9293 section 3.5.2) out of it. Its length stays, and all that changes can be told to the
+ * checksum piece by piece. Its options become data, which means nothing in a reset: a timestamp of the receiver's own clock would
+ * make it seem an old one (RFC 7323, section 5.3). -1: it was dropped. */
+outlined make_reset(struct __sk_buff *skb, struct packet *p, u32 reason)
 {
     if (!p)
-        return TC_ACT_SHOT;
+        return -1;
     struct tcp t;
+    count(reason);
     if (p->later_fragment || (p->tcp_flags & TCP_RST) || skb->gso_segs > 1 || skb_load(skb, p->l4, &t, sizeof t))
-        return drop(reason);
+        return -1;
     u32 seq = t.flags & TCP_ACK ? t.ack : 0;
     u32 ack = t.flags & TCP_ACK ? 0 : htonl(ntohl(t.seq) + 1);
     u8 flags = t.flags & TCP_ACK ? TCP_RST : TCP_RST | TCP_ACK;
     u16 old_word, new_word;
     u8 word[2] = { t.offset, t.flags };
     memcpy(&old_word, word, 2);
+    word[0] = 5 << 4;
     word[1] = flags;
     memcpy(&new_word, word, 2);
     u32 check_at = p->l4 + 16;
     u16 ports[2] = { t.dport, t.sport };
     if (l4_csum_replace(skb, check_at, t.seq, seq, 4) || l4_csum_replace(skb, check_at, t.ack, ack, 4) ||
         l4_csum_replace(skb, check_at, old_word, new_word, 2))
-        return drop(D_REWRITE);
+        return -1;
     if (skb_store(skb, p->l4, ports, 4, 0) || skb_store(skb, p->l4 + 4, &seq, 4, 0) ||
-        skb_store(skb, p->l4 + 8, &ack, 4, 0) || skb_store(skb, p->l4 + 13, &flags, 1, 0) || swap_addresses(skb, p))
-        return drop(D_REWRITE);
-    count(reason);
-    return send_back(skb);
+        skb_store(skb, p->l4 + 8, &ack, 4, 0) || skb_store(skb, p->l4 + 12, word, 2, 0) || swap_addresses(skb, p))
+        return -1;
+    return 0;
+}
+
+/* Refuses a TCP segment. */
+outlined answer_reset(struct __sk_buff *skb, struct packet *p, u32 reason)
+{
+    return make_reset(skb, p, reason) ? TC_ACT_SHOT : send_back(skb);
 }
 
 /* What an ICMP error quotes: the offending IP header and 8 bytes behind it (RFC 792); of TCP the whole header, because the kernel

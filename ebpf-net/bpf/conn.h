@@ -12,13 +12,15 @@
  * container gets no more than twice what is left of the table for all (so a third of it is never one container's), and what gets no place
  * stays among the opening ones and works as long as there is room.
  *
+ * A backend may be on a host that is lost, before anybody knows. A SYN that is repeated because no answer has come is given to another
+ * backend, and what the first one says later is refused with a reset, which rids it of its half of a connection.
+ *
  * A VIP connection that is translated here gets a source port from a range that sockets do not choose for themselves
  * (above net.ipv4.ip_local_port_range), so that no direct connection between the same two containers can meet an entry
  * of a translated one, and only packets to such ports need to be looked up on their way back. */
 #pragma once
 #include "packet.h"
 
-#define SECOND 1000000000ull
 #define CONN_REFRESH SECOND
 #define PORT_FIRST 61000
 #define PORT_COUNT 4536
@@ -89,6 +91,8 @@ inline int conn_expired(struct conn *c, u8 proto, u64 now)
 /* Over: a new connection may take its place. */
 inline int conn_over(struct conn *c, u8 proto, u64 now)
 {
+    if (c->action == CONN_LEFT)
+        return 1;
     if (proto == IP_TCP && ((c->state & CONN_RESET) ||
         (c->state & (CONN_FIN_FORWARD | CONN_FIN_REPLY)) == (CONN_FIN_FORWARD | CONN_FIN_REPLY)))
         return 1;
@@ -352,6 +356,24 @@ outlined conn_open(struct packet *p, u32 met, struct conn *to, int keep_port, u3
         return -1;
     entry = *to;
     return map_update(&opening, &key, &entry, UPDATE_ANY) ? -1 : 0;
+}
+
+/* This SYN to a front is repeated because nobody has answered, or another connection begins where nobody has answered an earlier one.
+ * What comes sooner than anybody repeats is a duplicate, or the backend is a moment late. */
+inline int conn_is_unanswered(struct conn *c, struct packet *p)
+{
+    u64 now = time_coarse_ns();
+    return is_first_syn(p) && !(c->state & CONN_REPLIED) && now > c->seen && now - c->seen >= SILENCE;
+}
+
+/* The connection goes to another backend. From the one that it was with an answer may come yet: no client must hear it. */
+inline void conn_leave(struct conn_key *key, struct conn *c)
+{
+    struct conn_key back;
+    conn_partner(&back, key, c);
+    struct conn left = { .seen = time_coarse_ns(), .action = CONN_LEFT };
+    map_update(&opening, &back, &left, UPDATE_ANY);
+    count(C_MOVED);
 }
 
 /* A client outside reached a container of ours through another node's tunnel: its replies go back that way, for that

@@ -72,6 +72,8 @@ outlined tunnel(struct __sk_buff *skb, struct packet *p, u32 scope, u32 vtep)
     h.inner.proto = ETH_IPV4;
     if (skb_store(skb, ETH_LEN, &h, sizeof h, F_INVALIDATE_HASH))
         return drop(D_REWRITE);
+    if (is_first_syn(p))
+        host_asked(vtep);
     count(C_TUNNEL_OUT);
     return redirect_neigh(cfg->uplink, 0, 0, 0);
 }
@@ -114,12 +116,26 @@ inline int deliver(struct __sk_buff *skb, struct packet *p, u32 scope)
     return drop(D_NO_ENDPOINT);
 }
 
+/* A backend that was left answers. */
+inline int refuse_late(struct __sk_buff *skb, struct packet *p, u32 scope)
+{
+    if (p->proto != IP_TCP || make_reset(skb, p, D_LATE))
+        return TC_ACT_SHOT;
+    u32 backend = p->saddr;
+    p->saddr = p->daddr;
+    p->daddr = backend;
+    p->tcp_flags = TCP_RST;
+    return deliver(skb, p, scope);
+}
+
 /* Does what the connection table says with a packet that was met under key. */
 outlined follow(struct __sk_buff *skb, struct packet *p, struct conn_key *key, struct conn *c, u32 counted)
 {
     if (!p || !key || !c)
         return TC_ACT_SHOT;
     u8 action = c->action;
+    if (action == CONN_LEFT)
+        return refuse_late(skb, p, key->scope);
     u32 saddr = c->saddr, daddr = c->daddr, scope = c->scope, out = c->ifindex, vtep = c->vtep;
     u16 sport = c->sport, dport = c->dport;
     conn_note(key, c, p, key->dir);

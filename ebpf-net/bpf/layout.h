@@ -83,6 +83,7 @@ enum conn_action {
     CONN_OUT = 2,       /* rewrite, then out of ifindex to a client outside */
     CONN_VIA = 3,       /* not rewritten: back through the tunnel to the node that the client came in through; from outside
                          * (vtep 0), answers to a container whose packets leave with its own address */
+    CONN_LEFT = 4,      /* a backend that did not answer in time: the connection is another's, and what this one says is refused */
 };
 #define CONN_REPLIED 1
 #define CONN_FIN_FORWARD 2
@@ -108,6 +109,11 @@ struct conn {
 /* The same for IPv6. The connection's own address fields are not used. */
 struct conn6_key { u32 scope; struct addr6 saddr, daddr; u16 sport, dport; u8 proto, dir; u16 pad; };
 struct conn6 { struct conn c; struct addr6 saddr, daddr; };
+
+/* What another host was asked and said, by its tunnel address: coarse monotonic ns. A host that was asked to open a connection and from
+ * which nothing has come since is silent. */
+#define HOSTS 4096
+struct host { u64 asked, heard; };
 
 /* Where programs put together what does not fit on their stack, which is 512 bytes for all functions that are in the middle of a
  * call. */
@@ -142,10 +148,10 @@ struct pick { u64 set; u32 ip; u16 port; u16 pad; };
 enum reason {
     C_LOCAL, C_TUNNEL_OUT, C_TUNNEL_IN, C_ARP, C_OUTBOUND, C_VIP_PACKET, C_VIP_REPLY, C_INGRESS, C_INGRESS_REPLY,
     C_SOCKET_VIP, C_SOCKET_PUBLISHED, C_SOCKET_DNS, C_ECHO, C_HOST_IN, C_HOST_OUT, C_NEIGHBOUR,
-    C_GROUP,
+    C_GROUP, C_MOVED,
     /* drops */
     D_UNKNOWN_INTERFACE, D_SPOOFED_MAC, D_SPOOFED_IP, D_IPV6, D_PROTOCOL, D_MALFORMED, D_NO_ENDPOINT, D_NO_BACKEND,
     D_NO_CONNECTION, D_MULTICAST, D_INTERNAL, D_ISOLATION, D_NO_OUTBOUND, D_UNKNOWN_VTEP, D_UNKNOWN_VNI,
-    D_TUNNEL_SPOOF, D_PORT_CONFLICT, D_TOO_BIG, D_DIRECT, D_REWRITE,
+    D_TUNNEL_SPOOF, D_PORT_CONFLICT, D_TOO_BIG, D_DIRECT, D_REWRITE, D_LATE,
     REASONS,
 };

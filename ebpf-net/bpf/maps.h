@@ -5,12 +5,14 @@
 #pragma once
 #include "layout.h"
 
+#define SECOND 1000000000ull
+
 /* Entries of kept connections: powers of two. */
 #define CONNS 131072
 #define CONNS6 65536
 
 MAP(config_map, MAP_ARRAY, 1, u32, struct config);
-MAP(counters, MAP_PERCPU_ARRAY, REASONS, u32, u64);
+MAP(counts, MAP_PERCPU_ARRAY, REASONS, u32, u64);       /* another name for another set of reasons */
 MAP_WITH_FLAGS(ifaces, MAP_HASH, 16384, NO_PREALLOC, u32, struct iface);
 MAP_WITH_FLAGS(endpoints, MAP_HASH, 131072, NO_PREALLOC, struct endpoint_key, struct endpoint);
 MAP_WITH_FLAGS(backends, MAP_HASH, 131072, NO_PREALLOC, struct backend_key, struct backend);
@@ -31,6 +33,7 @@ MAP(kept, MAP_ARRAY, CONNS / 2, u32, struct conn_key);
 MAP(shares, MAP_ARRAY, SHARES, u32, u32);
 MAP(opening, MAP_LRU_HASH, 32768, struct conn_key, struct conn);
 MAP(scratch, MAP_PERCPU_ARRAY, 1, u32, struct scratch);
+MAP(hosts, MAP_ARRAY, HOSTS, u32, struct host);
 MAP(frags, MAP_LRU_HASH, 4096, struct frag_key, struct frag);
 MAP(peers, MAP_LRU_HASH, 32768, struct peer_key, struct peer);
 MAP_WITH_FLAGS(conns6, MAP_HASH, CONNS6, NO_PREALLOC, struct conn6_key, struct conn6);
@@ -44,7 +47,7 @@ MAP(picks, MAP_LRU_HASH, 8192, struct peer_key, struct pick);
 
 inline void count(u32 reason)
 {
-    u64 *n = map_lookup(&counters, &reason);
+    u64 *n = map_lookup(&counts, &reason);
     if (n)
         *n += 1;
 }
@@ -67,22 +70,99 @@ inline struct endpoint *find_endpoint(u32 scope, u32 ip)
     return map_lookup(&endpoints, &key);
 }
 
-/* A random backend of a set. Null although n is not 0: the set was replaced this moment; who looks again finds the new one. */
-inline struct backend *pick_backend(u64 set, u32 n)
+/* Two hosts that have the same place here, which takes that many addresses between them, are heard for each other. */
+inline struct host *host_at(u32 vtep)
 {
-    if (!n)
-        return 0;
-    struct backend_key key = { .set = set, .index = random_u32() % n };
-    return map_lookup(&backends, &key);
+    u32 at = ntohl(vtep) & (HOSTS - 1);
+    return map_lookup(&hosts, &at);
 }
 
-inline struct backend *pick_of_vip(u32 scope, u32 ip, struct endpoint *vip)
+/* So long a host may take to answer, before its silence tells something. */
+#define SILENCE (SECOND / 2)
+/* So long after it was asked a host that is silent is given nothing that another could get. Then it is tried again. */
+#define SHUNNED (10 * SECOND)
+
+inline void host_asked(u32 vtep)
 {
-    struct backend *b = pick_backend(vip->set, vip->count);
-    if (b || !vip->count)
-        return b;
-    vip = find_endpoint(scope, ip);
-    return vip && vip->kind == EP_VIP ? pick_backend(vip->set, vip->count) : 0;
+    struct host *h = host_at(vtep);
+    u64 now = time_coarse_ns();
+    if (h && (h->asked <= h->heard || now - h->asked > SHUNNED))
+        h->asked = now;
+}
+
+inline void host_heard(u32 vtep)
+{
+    struct host *h = host_at(vtep);
+    u64 now = time_coarse_ns();
+    if (h && h->heard != now)
+        h->heard = now;
+}
+
+/* Whether an endpoint is on a host that is silent. */
+inline int is_on_silent_host(u32 scope, u32 ip)
+{
+    struct endpoint *e = find_endpoint(scope, ip);
+    struct host *h = e && e->kind == EP_REMOTE ? host_at(e->vtep) : 0;
+    if (!h || h->asked <= h->heard)
+        return 0;
+    u64 now = time_coarse_ns();
+    return now > h->asked + SILENCE && now < h->asked + SHUNNED;
+}
+
+/* Which backend of a set. */
+struct choice {
+    u64 set;
+    u32 count, scope;
+    u32 unanswered;     /* the backend that was asked before and did not answer; 0: none */
+    u32 ip;             /* the chosen one */
+    u16 port, pad;      /* its own port, or 0 */
+    u32 pad2;
+};
+
+/* As many backends are looked at, spread over the set. */
+#define CHOICES 8
+
+/* Chooses a backend at random. One on a silent host is taken only when there is no other among those looked at, and the one that did
+ * not answer before only when there is none at all. -1: there is none. If count is not 0, the set was replaced this moment; who
+ * looks again finds the new one. */
+outlined choose(struct choice *c)
+{
+    if (!c || !c->count)
+        return -1;
+    struct backend_key key = { .set = c->set, .index = random_u32() % c->count };
+    u32 stride = (c->count - 1) / CHOICES + 1;
+    int best = -1;
+    for (u32 i = 0; i < CHOICES && i < c->count; i++) {
+        struct backend *b = map_lookup(&backends, &key);
+        if (!b)
+            return -1;
+        u32 ip = b->ip;
+        u16 port = b->port;
+        int grade = ip == c->unanswered ? 0 : is_on_silent_host(c->scope, ip) ? 1 : 2;
+        if (grade > best) {
+            c->ip = ip;
+            c->port = port;
+            best = grade;
+        }
+        if (grade == 2)
+            break;
+        key.index = (key.index + stride) % c->count;
+    }
+    return 0;
+}
+
+inline int choose_of_vip(struct choice *c, u32 ip, struct endpoint *vip)
+{
+    c->set = vip->set;
+    c->count = vip->count;
+    if (!choose(c) || !c->count)
+        return c->count ? 0 : -1;
+    vip = find_endpoint(c->scope, ip);
+    if (!vip || vip->kind != EP_VIP)
+        return -1;
+    c->set = vip->set;
+    c->count = vip->count;
+    return choose(c);
 }
 
 /* The published port, on this very address first, then on any. */
@@ -96,13 +176,18 @@ inline struct published *find_published(u32 host_ip, u16 port, u8 proto)
     return map_lookup(&published, &key);
 }
 
-inline struct backend *pick_of_published(u32 host_ip, u16 port, u8 proto, struct published *p)
+inline int choose_of_published(struct choice *c, u32 host_ip, u16 port, u8 proto, struct published *p)
 {
-    struct backend *b = pick_backend(p->set, p->count);
-    if (b || !p->count)
-        return b;
+    c->set = p->set;
+    c->count = p->count;
+    if (!choose(c) || !c->count)
+        return c->count ? 0 : -1;
     p = find_published(host_ip, port, proto);
-    return p ? pick_backend(p->set, p->count) : 0;
+    if (!p)
+        return -1;
+    c->set = p->set;
+    c->count = p->count;
+    return choose(c);
 }
 
 inline int same_addr6(struct addr6 *a, struct addr6 *b)

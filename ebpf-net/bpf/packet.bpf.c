@@ -32,18 +32,22 @@ inline int to_vip(struct __sk_buff *skb, struct packet *p, struct iface *from, s
     struct conn_key key;
     conn_key_of(&key, p, scope, DIR_FORWARD);
     struct conn *c = front_conn(&key, p);
-    if (c)
+    if (c && !conn_is_unanswered(c, p))
         return follow(skb, p, &key, c, C_VIP_PACKET);
     if (p->later_fragment)
         return drop(D_NO_CONNECTION);
     if (p->proto == IP_TCP && !is_first_syn(p))
         return answer_reset(skb, p, D_NO_CONNECTION);
-    struct backend *b = pick_of_vip(scope, p->daddr, vip);
-    if (!b)
+    struct choice b = { .scope = scope, .unanswered = c ? c->daddr : 0 };
+    if (choose_of_vip(&b, p->daddr, vip))
         return refuse(skb, p, D_NO_BACKEND);
+    if (c && b.ip == b.unanswered)
+        return follow(skb, p, &key, c, C_VIP_PACKET);
+    if (c)
+        conn_leave(&key, c);
     /* A container that is its own backend would answer itself directly: its request comes from the gateway. */
-    struct conn to = { .saddr = b->ip == p->saddr ? from->gateway : p->saddr, .daddr = b->ip,
-                       .dport = b->port ? b->port : p->dport, .scope = scope };
+    struct conn to = { .saddr = b.ip == p->saddr ? from->gateway : p->saddr, .daddr = b.ip,
+                       .dport = b.port ? b.port : p->dport, .scope = scope };
     if (conn_open(p, scope, &to, 0, 0))
         return drop(D_PORT_CONFLICT);
     if (rewrite(skb, p, 0, to.saddr, to.sport) || rewrite(skb, p, 1, to.daddr, to.dport))
@@ -58,11 +62,14 @@ inline int to_vip(struct __sk_buff *skb, struct packet *p, struct iface *from, s
 inline int to_published(struct __sk_buff *skb, struct packet *p, struct conn_key *key, struct conn *c, u32 source,
                         u32 out, struct published *pub)
 {
-    if (!c) {
-        struct backend *b = pick_of_published(p->daddr, p->dport, p->proto, pub);
-        if (!b)
-            return refuse(skb, p, D_NO_BACKEND);
-        struct conn to = { .saddr = source ? source : p->saddr, .daddr = b->ip, .dport = b->port ? b->port : p->dport,
+    int unanswered = c && conn_is_unanswered(c, p);
+    struct choice b = { .scope = pub->scope, .unanswered = unanswered ? c->daddr : 0 };
+    if ((!c || unanswered) && choose_of_published(&b, p->daddr, p->dport, p->proto, pub))
+        return refuse(skb, p, D_NO_BACKEND);
+    if (!c || (unanswered && b.ip != b.unanswered)) {
+        if (c)
+            conn_leave(key, c);
+        struct conn to = { .saddr = source ? source : p->saddr, .daddr = b.ip, .dport = b.port ? b.port : p->dport,
                            .scope = pub->scope };
         if (conn_open(p, key->scope, &to, !source, out))
             return drop(D_PORT_CONFLICT);
@@ -314,6 +321,7 @@ inline int decapsulate(struct __sk_buff *skb, struct packet *p)
     u32 vtep = p->saddr;
     if (!map_lookup(&vteps, &vtep))
         return drop(D_UNKNOWN_VTEP);
+    host_heard(vtep);
     struct { struct vxlan vx; struct eth inner; } packed h;
     if (p->l4 != ETH_LEN + 20 || p->fragment || skb_load(skb, p->l4 + sizeof(struct udp), &h, sizeof h) ||
         !(h.vx.flags & htonl(0x08000000)))

@@ -47,18 +47,18 @@ inline struct endpoint *find_vip(struct netns *ns, u32 ip, u32 *scope)
     return 0;
 }
 
-/* Datagrams of one socket to one address go to one backend: the second and later ones follow the first. `a` is the backend
- * picked for this one. */
-inline void keep_pick(struct bpf_sock_addr *ctx, u64 set, struct address *asked, struct address *a)
+/* Datagrams of one socket to one address go to one backend: the second and later ones follow the first, unless its host is silent.
+ * `a` is the backend chosen for this one. */
+inline void keep_pick(struct bpf_sock_addr *ctx, struct choice *b, struct address *asked, struct address *a)
 {
     struct peer_key key = { .socket = socket_cookie(ctx), .ip = asked->ip, .port = asked->port };
     struct pick *old = map_lookup(&picks, &key);
-    if (old && old->set == set) {
+    if (old && old->set == b->set && !is_on_silent_host(b->scope, old->ip)) {
         a->ip = old->ip;
         a->port = old->port;
         return;
     }
-    struct pick new = { .set = set, .ip = a->ip, .port = a->port };
+    struct pick new = { .set = b->set, .ip = a->ip, .port = a->port };
     map_update(&picks, &key, &new, 0);
 }
 
@@ -84,32 +84,29 @@ inline int translate(struct bpf_sock_addr *ctx, struct address *a, u8 proto, u16
         remember(ctx, a, &asked, flags);
         return 1;
     }
-    struct backend *b;
-    u64 set;
+    struct choice b = {};
     u32 counted;
     if ((ns->flags & NETNS_HOST) && is_host_address(a->ip)) {
         struct published *pub = find_published(a->ip, a->port, proto);
         if (!pub)
             return 0;
-        set = pub->set;
-        b = pick_of_published(a->ip, a->port, proto, pub);
+        b.scope = pub->scope;
+        if (choose_of_published(&b, a->ip, a->port, proto, pub))
+            return -1;
         counted = C_SOCKET_PUBLISHED;
     } else {
-        u32 scope = 0;
-        struct endpoint *vip = find_vip(ns, a->ip, &scope);
+        struct endpoint *vip = find_vip(ns, a->ip, &b.scope);
         if (!vip)
             return 0;
-        set = vip->set;
-        b = pick_of_vip(scope, a->ip, vip);
+        if (choose_of_vip(&b, a->ip, vip))
+            return -1;
         counted = C_SOCKET_VIP;
     }
-    if (!b)
-        return -1;
-    a->ip = b->ip;
-    if (b->port)
-        a->port = b->port;
+    a->ip = b.ip;
+    if (b.port)
+        a->port = b.port;
     if (proto == IP_UDP)
-        keep_pick(ctx, set, &asked, a);
+        keep_pick(ctx, &b, &asked, a);
     count(counted);
     remember(ctx, a, &asked, flags);
     return 1;

@@ -71,7 +71,10 @@ pub fn remove(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes maps of other layouts: an older version's, once nothing runs on them.
+/// Maps of the current layout that have another name now.
+const RETIRED: [&str; 1] = ["counters"];
+
+/// Removes maps of other layouts, and those that the current one has no more: an older version's, once nothing runs on them.
 ///
 /// # Errors
 /// [`Error::Path`].
@@ -80,6 +83,12 @@ pub fn remove_other_layouts(dir: &Path, current: &str) -> Result<(), Error> {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with("maps_") && name != current {
             fs::remove_dir_all(entry.path()).map_err(failed("remove", &entry.path()))?;
+        }
+    }
+    for path in RETIRED.map(|name| dir.join(current).join(name)) {
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &path)(e)),
+            _ => {}
         }
     }
     Ok(())

@@ -53,7 +53,7 @@ impl Tables {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let mut tables = Self {
             settings: typed(dir, "config_map")?,
-            counters: typed(dir, "counters")?,
+            counters: typed(dir, "counts")?,
             ifaces: typed(dir, "ifaces")?,
             endpoints: typed(dir, "endpoints")?,
             backends: typed(dir, "backends")?,

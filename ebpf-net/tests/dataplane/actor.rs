@@ -5,6 +5,7 @@
 
 use crate::lab::pattern;
 use std::{
+    collections::BTreeSet,
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -146,6 +147,7 @@ fn obey(words: &[&str], stream: &mut Option<Stream>, held: &mut Option<TcpStream
         ["udp", to, n, how] => udp(0, to, number(n)?, how == "connected"),
         ["udpfrom", port, to, n] => udp(number(port)? as u16, to, number(n)?, true),
         ["connects", to, n] => (0..number(n)?).try_for_each(|_| tcp(to, 1).map(drop)).map(|()| String::new()),
+        ["crowd", to, n] => crowd(to, number(n)?),
         ["datagrams", to, n] => datagrams(to, number(n)?),
         ["udp6", to, n] => udp6(to, number(n)?),
         ["udpoptions", to, n] => udp_options(to, number(n)?),
@@ -250,6 +252,24 @@ fn join(group: &str) -> io::Result<String> {
 /// Connects, reads the greeting, has `n` bytes echoed and compares them. Answers: greeting, getpeername.
 fn tcp(to: &str, n: usize) -> io::Result<String> {
     converse(TcpStream::connect_timeout(&address(to)?, patience())?, n)
+}
+
+/// So many connections at once. Answers: milliseconds until the last was greeted, the names of those that greeted.
+fn crowd(to: &str, n: usize) -> io::Result<String> {
+    let to = address(to)?;
+    let began = Instant::now();
+    let connect = move || -> io::Result<String> {
+        let stream = TcpStream::connect_timeout(&to, 2 * PATIENCE)?;
+        let mut greeting = String::new();
+        BufReader::new(stream).read_line(&mut greeting)?;
+        Ok(greeting.split(' ').next().unwrap_or_default().to_owned())
+    };
+    let threads: Vec<_> = (0..n).map(|_| thread::spawn(connect)).collect();
+    let mut names = BTreeSet::new();
+    for thread in threads {
+        names.insert(thread.join().map_err(|_| io::Error::other("a connection's thread panicked"))??);
+    }
+    Ok(format!("{} {}", began.elapsed().as_millis(), names.into_iter().collect::<Vec<_>>().join(" ")))
 }
 
 /// The same from a source port of our choice.

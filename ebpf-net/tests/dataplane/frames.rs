@@ -53,6 +53,20 @@ pub fn tcp(from: u16, to: u16, flags: u8) -> Vec<u8> {
     bytes
 }
 
+/// The same with the checksum that is right between those addresses.
+pub fn tcp_between(from_ip: Ipv4Addr, to_ip: Ipv4Addr, from: u16, to: u16, flags: u8) -> Vec<u8> {
+    let mut bytes = tcp(from, to, flags);
+    let length = u16::try_from(bytes.len()).expect("a header").to_be_bytes();
+    let mut summed: Vec<u8> = from_ip.octets().into_iter().chain(to_ip.octets()).chain([0, TCP]).chain(length).collect();
+    summed.extend(&bytes);
+    let mut sum: u32 = summed.chunks(2).map(|b| u32::from(u16::from_be_bytes([b[0], b[1]]))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    bytes[16..18].copy_from_slice(&(!sum as u16).to_be_bytes());
+    bytes
+}
+
 /// A tunnel's packet in which `inner` is, as UDP carries it (RFC 7348).
 pub fn vxlan(vni: u32, inner: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x08, 0, 0, 0];

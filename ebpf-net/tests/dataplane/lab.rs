@@ -147,6 +147,19 @@ impl Lab {
         Actor::start("lan", &self.netns("-lan"), None)
     }
 
+    /// A host is lost: nothing leaves it and nothing comes in.
+    pub fn cut(&self, host: usize) {
+        self.set_port(host, "down");
+    }
+
+    pub fn mend(&self, host: usize) {
+        self.set_port(host, "up");
+    }
+
+    fn set_port(&self, host: usize, state: &str) {
+        ip(&format!("-n {}-underlay", self.name), &format!("link set p{} {state}\n", host + 1));
+    }
+
     fn join_underlay(&self, namespace: &str, address: &str) {
         let underlay = format!("{}-underlay", self.name);
         let last = address.rsplit('.').next().expect("has dots");

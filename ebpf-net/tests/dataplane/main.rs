@@ -8,6 +8,7 @@ mod frames;
 mod ipv6;
 mod lab;
 mod lifecycle;
+mod lost;
 mod networks;
 mod ports;
 mod services;
