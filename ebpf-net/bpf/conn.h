@@ -366,14 +366,50 @@ inline int conn_is_unanswered(struct conn *c, struct packet *p)
     return is_first_syn(p) && !(c->state & CONN_REPLIED) && now > c->seen && now - c->seen >= SILENCE;
 }
 
-/* The connection goes to another backend. From the one that it was with an answer may come yet: no client must hear it. */
+/* What a backend's answers to packets like p are met as, where nothing is translated. */
+inline void conn_direct_back(struct conn_key *back, struct packet *p, u32 scope)
+{
+    *back = (struct conn_key){ .scope = scope, .saddr = p->daddr, .daddr = p->saddr, .sport = p->dport, .dport = p->sport,
+                               .proto = p->proto, .dir = DIR_REPLY };
+}
+
+/* A connection goes to another backend. From the one that it was with an answer may come yet, met under `back`: no client must hear
+ * it. */
+inline void conn_leave_at(struct conn_key *back)
+{
+    struct conn left = { .seen = time_coarse_ns(), .action = CONN_LEFT };
+    map_update(&opening, back, &left, UPDATE_ANY);
+    count(C_MOVED);
+}
+
 inline void conn_leave(struct conn_key *key, struct conn *c)
 {
     struct conn_key back;
     conn_partner(&back, key, c);
-    struct conn left = { .seen = time_coarse_ns(), .action = CONN_LEFT };
-    map_update(&opening, &back, &left, UPDATE_ANY);
-    count(C_MOVED);
+    conn_leave_at(&back);
+}
+
+#define LEFT_FOR (6 * 3600 * SECOND)    /* as long as a connection lives on which nothing is sent */
+
+inline u64 *left_at(u32 scope, u32 ip)
+{
+    u32 at = share_of(scope, ip) & (LEFTS - 1);
+    return map_lookup(&lefts, &at);
+}
+
+/* Whether connections left this backend for another. */
+inline int was_left(u32 scope, u32 ip)
+{
+    u64 *until = left_at(scope, ip);
+    return until && *until && *until > time_coarse_ns();
+}
+
+inline void keep_left(u32 scope, u32 ip)
+{
+    u64 *until = left_at(scope, ip);
+    u64 now = time_coarse_ns();
+    if (until && (*until < now || *until - now < LEFT_FOR - 60 * SECOND))
+        *until = now + LEFT_FOR;
 }
 
 /* A client outside reached a container of ours through another node's tunnel: its replies go back that way, for that

@@ -49,8 +49,13 @@ struct __sk_buff {
         remote_ip6[4], local_ip6[4], remote_port, local_port, data_meta;
     u64 flow_keys, tstamp;
     u32 wire_len, gso_segs;
-    u64 sk;
+    struct bpf_sock *sk;
     u32 gso_size;
+};
+struct bpf_sock;
+struct bpf_tcp_sock {
+    u32 snd_cwnd, srtt_us, rtt_min, snd_ssthresh, rcv_nxt, snd_nxt, snd_una, mss_cache, ecn_flags, rate_delivered,
+        rate_interval_us, packets_out, retrans_out, total_retrans;
 };
 struct bpf_sock_addr {
     u32 user_family, user_ip4, user_ip6[4], user_port, family, type, protocol, msg_src_ip4, msg_src_ip6[4];
@@ -76,6 +81,8 @@ static long (*const skb_change_tail)(struct __sk_buff *skb, u32 len, u64 flags) 
 static long (*const skb_pull)(struct __sk_buff *skb, u32 len) = (void *)39;
 static u64 (*const socket_cookie)(void *ctx) = (void *)46;
 static long (*const skb_adjust_room)(struct __sk_buff *skb, int len_diff, u32 mode, u64 flags) = (void *)50;
+static struct bpf_sock *(*const full_socket)(struct bpf_sock *sk) = (void *)95;
+static struct bpf_tcp_sock *(*const tcp_socket)(struct bpf_sock *sk) = (void *)96;
 static u64 (*const netns_cookie)(void *ctx) = (void *)122;
 static long (*const redirect_neigh)(u32 ifindex, void *params, int plen, u64 flags) = (void *)152;
 static long (*const redirect_peer)(u32 ifindex, u64 flags) = (void *)155;

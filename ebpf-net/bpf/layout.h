@@ -115,6 +115,10 @@ struct conn6 { struct conn c; struct addr6 saddr, daddr; };
 #define HOSTS 4096
 struct host { u64 asked, heard; };
 
+/* Which backends were left by connections that had them from the socket programs: until when such connections may live, coarse monotonic
+ * ns, by a hash of the backend's address. Only packets to and from such a one are looked up. */
+#define LEFTS 4096
+
 /* Where programs put together what does not fit on their stack, which is 512 bytes for all functions that are in the middle of a
  * call. */
 struct scratch { struct conn_key key, other, held, held_other; struct conn entry; };

@@ -34,6 +34,7 @@ MAP(shares, MAP_ARRAY, SHARES, u32, u32);
 MAP(opening, MAP_LRU_HASH, 32768, struct conn_key, struct conn);
 MAP(scratch, MAP_PERCPU_ARRAY, 1, u32, struct scratch);
 MAP(hosts, MAP_ARRAY, HOSTS, u32, struct host);
+MAP(lefts, MAP_ARRAY, LEFTS, u32, u64);
 MAP(frags, MAP_LRU_HASH, 4096, struct frag_key, struct frag);
 MAP(peers, MAP_LRU_HASH, 32768, struct peer_key, struct peer);
 MAP_WITH_FLAGS(conns6, MAP_HASH, CONNS6, NO_PREALLOC, struct conn6_key, struct conn6);

@@ -21,6 +21,83 @@ inline struct conn *front_conn(struct conn_key *key, struct packet *p)
     return is_first_syn(p) && conn_over(c, IP_TCP, time_coarse_ns()) ? 0 : c;
 }
 
+/* Begins a connection of p, which is for a front, to the backend that was chosen. */
+outlined to_backend(struct __sk_buff *skb, struct packet *p, struct iface *from, struct choice *b)
+{
+    if (!p || !from || !b)
+        return TC_ACT_SHOT;
+    u32 scope = from->scope;
+    /* A container that is its own backend would answer itself directly: its request comes from the gateway. */
+    struct conn to = { .saddr = b->ip == p->saddr ? from->gateway : p->saddr, .daddr = b->ip,
+                       .dport = b->port ? b->port : p->dport, .scope = scope };
+    if (conn_open(p, scope, &to, 0, 0))
+        return drop(D_PORT_CONFLICT);
+    if (rewrite(skb, p, 0, to.saddr, to.sport) || rewrite(skb, p, 1, to.daddr, to.dport))
+        return drop(D_REWRITE);
+    count(C_VIP_PACKET);
+    return deliver(skb, p, scope);
+}
+
+/* The socket that sent this SYN has sent it before. */
+inline int socket_repeats(struct __sk_buff *skb)
+{
+    struct bpf_sock *sk = skb->sk;
+    if (!sk || !(sk = full_socket(sk)))
+        return 0;
+    struct bpf_tcp_sock *tcp = tcp_socket(sk);
+    return tcp && tcp->total_retrans;
+}
+
+/* What the socket that sent p asked for when it was given this backend; 0: this very address. */
+inline u32 socket_asked(struct __sk_buff *skb, struct packet *p)
+{
+    struct peer_key key = { .socket = socket_cookie(skb), .ip = p->daddr, .port = p->dport };
+    struct peer *asked = map_lookup(&peers, &key);
+    return asked ? asked->ip : 0;
+}
+
+enum leaving { STAYS, FOLLOWS, LEAVES };
+
+/* A SYN to a backend, or any segment to one that connections left. A socket that was given the backend for a VIP knows no other: when
+ * it repeats its SYN, the connection is led to another backend from here on (LEAVES, to b), whose packets come back as if from the
+ * first. FOLLOWS: it is led already. */
+outlined leave_backend(struct __sk_buff *skb, struct packet *p, u32 scope, struct choice *b)
+{
+    if (!p || !b)
+        return STAYS;
+    int left = was_left(scope, p->daddr);
+    struct conn_key key, back;
+    conn_key_of(&key, p, scope, DIR_FORWARD);
+    struct conn *c = left ? front_conn(&key, p) : 0;
+    if (c && !conn_is_unanswered(c, p)) {
+        keep_left(scope, p->daddr);
+        return FOLLOWS;
+    }
+    if (!is_first_syn(p))
+        return STAYS;
+    conn_direct_back(&back, p, scope);
+    b->scope = scope;
+    b->unanswered = c ? c->daddr : p->daddr;
+    u32 asked = c || socket_repeats(skb) ? socket_asked(skb, p) : 0;
+    struct endpoint *vip = asked ? find_endpoint(scope, asked) : 0;
+    if (!vip || vip->kind != EP_VIP || choose_of_vip(b, asked, vip) || b->ip == b->unanswered) {
+        if (c)
+            return FOLLOWS;
+        if (left) {     /* another connection, to this very backend: what was of an earlier one is none of its */
+            map_delete(&opening, &back);
+            map_delete(&opening, &key);
+            conn_drop(&key);
+        }
+        return STAYS;
+    }
+    if (c)
+        conn_leave(&key, c);
+    else
+        conn_leave_at(&back);
+    keep_left(scope, p->daddr);
+    return LEAVES;
+}
+
 /* A packet to a VIP from a socket that the socket hooks did not see. */
 inline int to_vip(struct __sk_buff *skb, struct packet *p, struct iface *from, struct endpoint *vip)
 {
@@ -45,15 +122,7 @@ inline int to_vip(struct __sk_buff *skb, struct packet *p, struct iface *from, s
         return follow(skb, p, &key, c, C_VIP_PACKET);
     if (c)
         conn_leave(&key, c);
-    /* A container that is its own backend would answer itself directly: its request comes from the gateway. */
-    struct conn to = { .saddr = b.ip == p->saddr ? from->gateway : p->saddr, .daddr = b.ip,
-                       .dport = b.port ? b.port : p->dport, .scope = scope };
-    if (conn_open(p, scope, &to, 0, 0))
-        return drop(D_PORT_CONFLICT);
-    if (rewrite(skb, p, 0, to.saddr, to.sport) || rewrite(skb, p, 1, to.daddr, to.dport))
-        return drop(D_REWRITE);
-    count(C_VIP_PACKET);
-    return deliver(skb, p, scope);
+    return to_backend(skb, p, from, &b);
 }
 
 /* A packet to a published port. key: the packet as it was met; c: the connection it belongs to, null for a new one to `pub`.
@@ -226,12 +295,23 @@ outlined from_container4(struct __sk_buff *skb, struct iface *from)
     if (parse(skb, &p, scope))
         return drop(D_MALFORMED);
 
-    if (is_tcp_or_udp(&p) && ntohs(p.dport) >= PORT_FIRST) {
+    if (is_tcp_or_udp(&p) && (ntohs(p.dport) >= PORT_FIRST || was_left(scope, p.saddr))) {
         struct conn_key key;
         conn_key_of(&key, &p, scope, DIR_REPLY);
         struct conn *c = conn_find(&key);
         if (c && c->action != CONN_VIA)
             return follow(skb, &p, &key, c, C_VIP_REPLY);
+    }
+    if (p.proto == IP_TCP && p.has_ports && (is_first_syn(&p) || was_left(scope, p.daddr))) {
+        struct choice b = {};
+        int leaving = leave_backend(skb, &p, scope, &b);
+        if (leaving == LEAVES)
+            return to_backend(skb, &p, from, &b);
+        struct conn_key key;
+        conn_key_of(&key, &p, scope, DIR_FORWARD);
+        struct conn *c = leaving == FOLLOWS ? conn_find(&key) : 0;
+        if (c)
+            return follow(skb, &p, &key, c, C_VIP_PACKET);
     }
     struct endpoint *to = find_endpoint(scope, p.daddr);
     if (!to)
@@ -297,7 +377,7 @@ inline int from_tunnel(struct __sk_buff *skb, u32 scope, u32 vtep)
         return drop(D_TUNNEL_SPOOF);
     struct endpoint *to = find_endpoint(scope, p.daddr);
     int here = to && to->kind == EP_LOCAL;
-    if (p.has_ports && (!here || ntohs(p.dport) >= PORT_FIRST)) {
+    if (p.has_ports && (!here || ntohs(p.dport) >= PORT_FIRST || was_left(scope, p.saddr))) {
         struct conn_key key;
         conn_key_of(&key, &p, scope, DIR_REPLY);
         struct conn *c = conn_find(&key);

@@ -137,5 +137,5 @@ mod tests {
         );
     }
 
-    const LAYOUT_DIGEST: &str = "3d78f7b36da922de";
+    const LAYOUT_DIGEST: &str = "5aa6da9e4e624232";
 }

@@ -85,6 +85,11 @@ fn a_client_of_a_virtual_address_whose_packets_are_translated_gets_through_by_it
     a_lost_host_costs_one_repetition(|lab| lab.unseen("client"), VIP);
 }
 
+#[test]
+fn a_client_whose_socket_was_given_a_lost_backend_gets_through_by_its_first_repetition() {
+    a_lost_host_costs_one_repetition(|lab| lab.inside(0, "client"), VIP);
+}
+
 /// Backend "a" is made to answer late: its kernel sends its answers by another hardware address, which no container may, and sends
 /// them again until it has its own back.
 fn a_late_answer_breaks_nothing(first: usize, client: impl Fn(&Lab) -> Actor, to: &str) {
@@ -123,6 +128,12 @@ fn a_late_answer_of_a_backend_on_the_host_that_was_asked_breaks_no_connection_an
 fn a_late_answer_to_a_virtual_address_breaks_no_connection_and_is_reset() {
     a_late_answer_breaks_nothing(1, |lab| lab.unseen("client"), VIP);
     a_late_answer_breaks_nothing(0, |lab| lab.unseen("client"), VIP);
+}
+
+#[test]
+fn a_late_answer_to_a_socket_that_was_given_another_backend_breaks_no_connection_and_is_reset() {
+    a_late_answer_breaks_nothing(1, |lab| lab.inside(0, "client"), VIP);
+    a_late_answer_breaks_nothing(0, |lab| lab.inside(0, "client"), VIP);
 }
 
 /// Sends the same SYN over and over for that long, from an address that nobody has, and answers nothing.
