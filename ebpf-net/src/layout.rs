@@ -7,7 +7,8 @@ use muster_model::net::Mac;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Where the pinned maps live below the instance's directory. Changes with the layout: maps of another layout are never
-/// re-used (a unit test compares the headers with what this version stands for).
+/// re-used (a unit test compares the headers with what this version stands for). A map that alone has changed may take another name
+/// instead, so that connections go on over an upgrade.
 pub const MAPS_DIR: &str = "maps_3";
 
 /// An IPv4 address as on the wire.

@@ -55,7 +55,15 @@ lost=$(muster_on $other service ps web --filter desired-state=running --format '
 [ -n "$lost" ] || { lost=$other; other=$l; }
 began=$(date +%s%N)
 host_kill $lost
-within 10 "the other hosts answer" answers $other 8080
+# Nobody knows yet, nor for the next 4.5 s: who is given to a replica that is lost repeats itself after 1 s and after 3 s.
+crowd() {
+  local pids=() pid lost=0
+  for _ in $(seq 16); do curl -s --max-time 4 -f -o /dev/null "http://$(host_ip "$other"):8080/cgi-bin/who" & pids+=($!); done
+  for pid in "${pids[@]}"; do wait "$pid" || lost=$((lost + 1)); done
+  echo "# 16 requests at once answered after $(( ($(date +%s%N) - began) / 1000000 )) ms, $lost not"
+  [ "$lost" = 0 ]
+}
+check "requests get through by a repetition before anybody knows of the loss" crowd
 elsewhere() { [ "$(muster_on $other service ps web --filter desired-state=running --format '{{.Node}} {{.CurrentState}}' | grep -v "^${P}host$lost " | grep -c ' Running')" = 6 ]; }
 within 15 "the lost host's tasks run elsewhere" elsewhere
 echo "# after $(( ($(date +%s%N) - began) / 1000000 )) ms"

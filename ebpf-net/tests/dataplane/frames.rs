@@ -57,7 +57,8 @@ pub fn tcp(from: u16, to: u16, flags: u8) -> Vec<u8> {
 pub fn tcp_between(from_ip: Ipv4Addr, to_ip: Ipv4Addr, from: u16, to: u16, flags: u8) -> Vec<u8> {
     let mut bytes = tcp(from, to, flags);
     let length = u16::try_from(bytes.len()).expect("a header").to_be_bytes();
-    let mut summed: Vec<u8> = from_ip.octets().into_iter().chain(to_ip.octets()).chain([0, TCP]).chain(length).collect();
+    let mut summed: Vec<u8> =
+        from_ip.octets().into_iter().chain(to_ip.octets()).chain([0, TCP]).chain(length).collect();
     summed.extend(&bytes);
     let mut sum: u32 = summed.chunks(2).map(|b| u32::from(u16::from_be_bytes([b[0], b[1]]))).sum();
     while sum > 0xffff {
