@@ -141,16 +141,16 @@ impl Call {
         Ok(header.map(RegistryAuth::given).transpose().map_err(muster_calls::Error::from)?)
     }
 
-    /// Credentials for a push, which dockerd refuses without the header.
+    /// Credentials for a push, which dockerd refuses without the header. What it cannot read there is no credentials to it:
+    /// SDKs send a word of their own to push without any.
     ///
     /// # Errors
     /// 400 with dockerd's text.
     pub fn push_auth(&self) -> Result<Option<AuthConfig>, Fault> {
-        decode_registry_auth(self.header("x-registry-auth"))
-            .map(|auth| Some(auth).filter(|a| *a != AuthConfig::default()))
-            .map_err(|why| {
-                Fault::bad(format!("bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header: {why}"))
-            })
+        if self.header("x-registry-auth").is_empty() {
+            return Err(Fault::bad("bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header: EOF"));
+        }
+        Ok(self.registry_auth())
     }
 
     /// Hands the connection over; the answer is written by who takes it.

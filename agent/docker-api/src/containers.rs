@@ -184,15 +184,14 @@ pub(crate) fn size_of(call: &Call) -> Result<(u16, u16), Fault> {
 
 pub(crate) async fn changes(call: Call) -> Outcome {
     let changes = call.api.engine.container_changes(&call.name).await?;
-    // As dockerd: no changes are null.
-    Ok(reply::ok(&Some(changes).filter(|c| !c.is_empty())))
+    Ok(reply::ok(&reply::or_null(&changes)))
 }
 
 pub(crate) async fn prune(call: Call) -> Outcome {
     let filters = call.query.filters(&["until", "label", "label!"])?;
     let PruneReport { containers_deleted, space_reclaimed, warnings, .. } =
         call.api.engine.container_prune(filters).await?;
-    let report = json!({ "ContainersDeleted": containers_deleted, "SpaceReclaimed": space_reclaimed });
+    let report = json!({ "ContainersDeleted": containers_deleted.filter(|all| !all.is_empty()), "SpaceReclaimed": space_reclaimed });
     Ok(reply::warned(reply::ok(&report), warnings))
 }
 

@@ -220,7 +220,8 @@ pub(crate) async fn prune(call: Call) -> Outcome {
     let filters = call.query.filters(&["dangling", "until", "label", "label!"])?;
     filters.flag("dangling")?;
     let PruneReport { images_deleted, space_reclaimed, warnings, .. } = call.api.engine.image_prune(filters).await?;
-    let report = json!({ "ImagesDeleted": images_deleted, "SpaceReclaimed": space_reclaimed });
+    let report =
+        json!({ "ImagesDeleted": images_deleted.filter(|all| !all.is_empty()), "SpaceReclaimed": space_reclaimed });
     Ok(reply::warned(reply::ok(&report), warnings))
 }
 

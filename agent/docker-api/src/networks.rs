@@ -5,6 +5,7 @@ use crate::{
     fault::{Fault, Outcome},
     reply,
     swarm::member_of,
+    version::ApiVersion,
 };
 use http::StatusCode;
 use muster_calls::{Cluster, Error, Kind, ListContainers, Patterns, ServiceView, TaskQuery};
@@ -203,7 +204,11 @@ async fn residents(call: &Call, network: &Network) -> Result<BTreeMap<String, Ne
 }
 
 pub(crate) async fn create(mut call: Call) -> Outcome {
-    let network: NetworkCreate = call.document().await?;
+    let mut network: NetworkCreate = call.document().await?;
+    // Before 1.48 clients say false where nothing was said (CHANGELOG of the API, v1.48: EnableIPv6 may be left out).
+    if call.version < ApiVersion(1, 48) {
+        network.enable_ipv6 = network.enable_ipv6.filter(|wanted| *wanted);
+    }
     if network.driver == "overlay" || network.scope == "swarm" {
         return create_overlay(&call, network).await;
     }
@@ -317,7 +322,10 @@ pub(crate) async fn disconnect(mut call: Call) -> Outcome {
 pub(crate) async fn prune(call: Call) -> Outcome {
     let filters = call.query.filters(&["until", "label", "label!"])?;
     let PruneReport { networks_deleted, warnings, .. } = call.api.engine.network_prune(filters).await?;
-    Ok(reply::warned(reply::ok(&json!({ "NetworksDeleted": networks_deleted })), warnings))
+    Ok(reply::warned(
+        reply::ok(&json!({ "NetworksDeleted": networks_deleted.filter(|all| !all.is_empty()) })),
+        warnings,
+    ))
 }
 
 #[cfg(test)]

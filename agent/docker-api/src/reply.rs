@@ -44,6 +44,11 @@ pub(crate) fn ok(document: &impl Serialize) -> Reply {
     json(StatusCode::OK, document)
 }
 
+/// A list that dockerd writes as `null` when nothing is in it.
+pub(crate) fn or_null<T>(list: &[T]) -> Option<&[T]> {
+    Some(list).filter(|list| !list.is_empty())
+}
+
 /// A list; nodes that did not answer are named in `Warning` headers (RFC 7234 section 5.5, code 199), as the list itself has
 /// no place for them.
 pub(crate) fn listed<T: Serialize>(list: &Listed<T>) -> Reply {

@@ -26,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 /// How long the exit code of a finished exec can be asked for (dockerd: five minutes).
 const REMEMBERED: Duration = Duration::from_secs(300);
 
+/// How long a new size waits for the process whose terminal is to have it (dockerd: ten seconds).
+const START_AWAITED: Duration = Duration::from_secs(10);
+
 /// How far an exec has got.
 #[derive(Clone, Debug, PartialEq)]
 enum Progress {
@@ -40,6 +43,8 @@ struct Exec {
     container: String,
     config: ExecConfig,
     progress: Mutex<Progress>,
+    /// Cancelled when `progress` says `Running` with a pid, or `Finished`.
+    started: CancellationToken,
     /// Cancelled when `progress` says `Finished`.
     ended: CancellationToken,
 }
@@ -53,6 +58,7 @@ impl Exec {
         let mut progress = self.progress();
         let pid = if let Progress::Running { pid } = *progress { pid } else { 0 };
         *progress = Progress::Finished { pid, code, at: Instant::now() };
+        self.started.cancel();
         self.ended.cancel();
     }
 
@@ -115,6 +121,7 @@ impl Shared {
             container: record.id.clone(),
             config,
             progress: Mutex::new(Progress::Prepared),
+            started: CancellationToken::new(),
             ended: CancellationToken::new(),
         };
         kept::write(&self.execs_folder(&record.id), &exec);
@@ -181,6 +188,7 @@ impl Shared {
         match self.config.runtime.exec_start(&record.id, &exec.id).await {
             Ok(pid) => {
                 *exec.progress() = Progress::Running { pid };
+                exec.started.cancel();
                 kept::write(&self.execs_folder(&record.id), &exec);
             }
             Err(e) => return self.exec_failed(&exec, e, options.detach),
@@ -285,8 +293,12 @@ impl Shared {
         self.config.runtime.exec_create(&record.id, exec_id, &ExecSpec { process, stdio }).await.map_err(error::runtime)
     }
 
+    /// Gives an exec's terminal a size. Clients ask for it as soon as a start is answered, which is before the process runs.
     pub(crate) async fn exec_resize(&self, id: &str, height: u16, width: u16) -> Result<()> {
         let exec = self.execs.find(id)?;
+        if tokio::time::timeout(START_AWAITED, exec.started.cancelled()).await.is_err() {
+            return Err(Error::conflict("timeout waiting for exec session ready"));
+        }
         if !matches!(*exec.progress(), Progress::Running { pid } if pid != 0) {
             return Err(Error::conflict(format!("exec process {id} is not running")));
         }

@@ -333,6 +333,22 @@ async fn execs_run_beside_the_container_with_their_own_output_code_and_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_size_that_is_asked_for_while_an_exec_starts_waits_for_it() {
+    let host = Host::new();
+    let engine = host.open().await;
+    let id = start(&engine, "base", command(&["sleep", "300"])).await;
+    let mut config = exec(&["sh", "-c", "until stty size | grep 66; do sleep 0.1; done"]);
+    config.tty = true;
+    let exec = engine.exec_create(&id, config).await.expect("created");
+    let (resized, attached) =
+        tokio::join!(engine.exec_resize(&exec, 22, 66), engine.exec_start(&exec, Default::default()));
+    resized.expect("it has the size");
+    assert!(within(collect(attached.expect("started"))).await.0.contains("22 66"));
+    assert_eq!(engine.exec_resize(&exec, 22, 66).await.expect_err("over").kind, Kind::Conflict);
+    host.finish(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_are_one_containers_and_a_running_one_is_removed_by_force_only() {
     let host = Host::new();
     let engine = host.open().await;

@@ -9,7 +9,7 @@ use url::Url;
 use crate::commit::descriptor;
 use crate::manifest::{self, Descriptor, Parsed};
 use crate::pull::{ask_config, first_manifest, once_more};
-use crate::registry::{Act, Credentials, Remote, read_limited};
+use crate::registry::{Credentials, Remote, read_limited};
 use crate::{Error, Platform, Reference, Result, Store, index};
 
 /// Most tags of one repository: registries answer with a few hundred at a time.
@@ -59,26 +59,39 @@ impl Store {
         Ok(Some(index::parse_config(&raw, &config.digest)?.platform()))
     }
 
-    /// All tags that the registry has in the repository of `reference`.
+    /// All tags that the registry has in the repository of `reference`, or the first of its mirrors that tells.
     ///
     /// # Errors
     /// [`Error::ManifestNotFound`] when there is no such repository; [`Error::TooLarge`]; else as [`Store::pull`].
     pub async fn remote_tags(&self, reference: &Reference, auth: Option<Credentials>) -> Result<Vec<String>> {
-        let remote = self.inner.registries.origin(reference, Act::Pull, auth)?;
-        let mut tags = Vec::new();
-        let mut next = Some(remote.url("tags/list").await?);
-        while let Some(url) = next {
-            let (page, after) = once_more(&remote, || ask_tags(&remote, reference, url.clone())).await?;
-            tags.extend(page);
-            if tags.len() > MAX_TAGS {
-                let what = format!("the list of tags of {}", reference.familiar_repository());
-                return Err(Error::TooLarge { what, limit: MAX_TAGS as u64 });
+        let mut last = Error::ManifestNotFound { reference: reference.familiar_repository() };
+        for remote in self.inner.registries.pull_from(reference, auth)? {
+            match all_pages(&remote, reference).await {
+                Ok(tags) => return Ok(tags),
+                Err(error) => {
+                    tracing::debug!(registry = remote.host(), %error, "no list of tags from this host");
+                    last = error;
+                }
             }
-            // A page that names itself as the next would never end.
-            next = after.filter(|after| *after != url);
         }
-        Ok(tags)
+        Err(last)
     }
+}
+
+async fn all_pages(remote: &Remote, reference: &Reference) -> Result<Vec<String>> {
+    let mut tags = Vec::new();
+    let mut next = Some(remote.url("tags/list").await?);
+    while let Some(url) = next {
+        let (page, after) = once_more(remote, || ask_tags(remote, reference, url.clone())).await?;
+        tags.extend(page);
+        if tags.len() > MAX_TAGS {
+            let what = format!("the list of tags of {}", reference.familiar_repository());
+            return Err(Error::TooLarge { what, limit: MAX_TAGS as u64 });
+        }
+        // A page that names itself as the next would never end.
+        next = after.filter(|after| *after != url);
+    }
+    Ok(tags)
 }
 
 /// One page of tags, and where the next is (OCI distribution-spec, "Listing Tags").

@@ -24,7 +24,7 @@ pub struct Platform {
 
 /// A string that is no platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid platform {0:?}: expected os/architecture[/variant]")]
+#[error("{0:?}: unknown operating system or architecture: invalid argument (expected os/architecture[/variant])")]
 pub struct InvalidPlatform(pub String);
 
 impl Platform {

@@ -250,7 +250,9 @@ async fn a_plain_mirror_of_the_default_registry_is_used_and_gets_no_credentials(
         if request.headers.contains_key("authorization") {
             return Some(Reply { status: 500, ..Reply::default() });
         }
-        known.get(&request.path).cloned()
+        let tags =
+            (request.path == "/v2/library/x/tags/list").then(|| Reply::ok(br#"{"name":"library/x","tags":["1"]}"#));
+        tags.or_else(|| known.get(&request.path).cloned())
     })
     .await;
     let folder = tempfile::tempdir()?;
@@ -259,6 +261,7 @@ async fn a_plain_mirror_of_the_default_registry_is_used_and_gets_no_credentials(
     config.mirrors.insert("docker.io".into(), vec![format!("http://{}", mirror.address)]);
     store.set_registry_config(config)?;
     let name = Reference::parse("x:1")?;
+    assert_eq!(store.remote_tags(&name, Some(basic("me", "secret"))).await?, ["1"]);
     let pulled = store.pull(&name, &Platform::host(), Some(basic("me", "secret")), words().0).await?;
     assert_eq!((pulled.id, pulled.repo_tags.as_slice()), (image.id(), &["x:1".to_owned()][..]));
     Ok(())

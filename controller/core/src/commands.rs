@@ -236,7 +236,7 @@ fn node_remove(view: &View<'_>, name: &str, force: bool) -> Result<Decision, Cal
     let node = view.state.find_node(name)?;
     if node.spec.role == Role::Manager || view.members.contains(node.id.raft_id()) {
         return Err(conflict(format!(
-            "node {} is a manager: it must be demoted to worker before it is removed",
+            "node {} is a cluster manager and is a member of the raft cluster: it must be demoted to worker before it is removed",
             node.id
         )));
     }

@@ -11,6 +11,7 @@ pub mod assignment;
 pub mod cluster;
 pub mod engine;
 pub mod id;
+pub mod names;
 pub mod net;
 pub mod spec;
 pub mod time;

@@ -21,6 +21,9 @@ use std::sync::Arc;
 /// What stock clients send for "the default address".
 const DEFAULT_LISTEN: &str = "0.0.0.0:2377";
 
+/// The UDP port of overlays' packets (VXLAN, RFC 7348), which cannot be another.
+pub(super) const DATA_PATH_PORT: u32 = 4789;
+
 pub(crate) async fn inspect(call: Call) -> Outcome {
     let cluster = member_of(&call.api).await?;
     let tokens = cluster.join_tokens().await?;
@@ -41,8 +44,12 @@ async fn outsider(call: &Call) -> Result<Arc<dyn Cluster>, Fault> {
 
 pub(crate) async fn init(mut call: Call) -> Outcome {
     let doc: InitDoc = call.document().await?;
-    let init = init_of(doc)?;
-    // Founding anew is for a manager that has lost the others: it is a member.
+    let mut init = init_of(doc)?;
+    // Founding anew is for a manager that has lost the others: it is a member. Without a cluster there is nothing to go on
+    // with, and as in Docker it is an init like any other.
+    if let Some(cluster) = &call.api.cluster {
+        init.force_new_cluster &= cluster.membership().await?.member.is_some();
+    }
     let cluster = match (&call.api.cluster, init.force_new_cluster) {
         (Some(cluster), true) => Arc::clone(cluster),
         _ => outsider(&call).await?,
@@ -53,6 +60,10 @@ pub(crate) async fn init(mut call: Call) -> Outcome {
 fn init_of(doc: InitDoc) -> Result<InitCluster, Error> {
     refuse_rest("", &doc.rest)?;
     refuse_availability(&doc.availability)?;
+    if !matches!(doc.data_path_port, 0 | DATA_PATH_PORT) {
+        let port = doc.data_path_port;
+        return Err(Error::unimplemented(format_args!("DataPathPort {port} (overlays use {DATA_PATH_PORT})")));
+    }
     let (spec, rest) = settings(&doc.spec, &ClusterSpec::default())?;
     refuse_spec(&rest)?;
     let pool = match doc.default_addr_pool.as_slice() {
@@ -203,7 +214,7 @@ mod tests {
 
     #[test]
     fn what_the_stock_client_sends_to_init_is_taken() {
-        let doc = json!({"ListenAddr":"0.0.0.0:2377","AdvertiseAddr":"10.99.0.1","DataPathAddr":"","DataPathPort":0,"ForceNewCluster":false,
+        let doc = json!({"ListenAddr":"0.0.0.0:2377","AdvertiseAddr":"10.99.0.1","DataPathAddr":"","DataPathPort":4789,"ForceNewCluster":false,
             "Spec":{"Labels":null,"Orchestration":{},"Raft":{"ElectionTick":0,"HeartbeatTick":0},"Dispatcher":{},"CAConfig":{},"TaskDefaults":{},
             "EncryptionConfig":{"AutoLockManagers":false}},"AutoLockManagers":false,"Availability":"","DefaultAddrPool":[],"SubnetSize":24});
         let init = init_of(serde_json::from_value(doc).expect("reads")).expect("taken");

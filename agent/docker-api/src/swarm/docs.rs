@@ -281,6 +281,7 @@ document! {
         pub advertise_addr: String,
         pub default_addr_pool: Vec<String>,
         pub subnet_size: u32,
+        pub data_path_port: u32,
         pub force_new_cluster: bool,
         pub availability: String,
         pub spec: Value,

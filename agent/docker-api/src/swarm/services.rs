@@ -9,9 +9,12 @@ use crate::{
 };
 use futures_util::TryStreamExt;
 use http::StatusCode;
-use muster_calls::{Cluster, LogChunk, ServiceView, TaskLog};
-use muster_model::{engine::Filters, spec::Mode};
+use muster_calls::{Cluster, Kind, LogChunk, ServiceView, TaskLog};
+use muster_model::{engine::Filters, names, spec::Mode};
 use serde_json::json;
+
+/// How many made-up names a service without one tries: they are ten thousand.
+const NAME_ATTEMPTS: u32 = 10;
 
 pub(crate) async fn list(call: Call) -> Outcome {
     let filters = call.query.filters(&["id", "label", "mode", "name", "runtime"])?;
@@ -47,16 +50,23 @@ async fn networks_for(cluster: &dyn Cluster, services: &[ServiceView]) -> Result
 }
 
 pub(crate) async fn create(mut call: Call) -> Outcome {
-    let doc: ServiceSpecDoc = call.document().await?;
+    let mut doc: ServiceSpecDoc = call.document().await?;
     let cluster = member_of(&call.api).await?;
+    let mut attempts = 0;
+    if doc.name.is_empty() {
+        (doc.name, attempts) = (names::from_number(rand::random()), NAME_ATTEMPTS);
+    }
     let mut spec = parse::service_spec(doc)?;
     spec.task.container.registry_auth = call.raw_registry_auth()?;
-    let made = cluster.service_create(spec).await?;
-    Ok(reply::json(StatusCode::CREATED, &json!({ "ID": made.id, "Warnings": or_null(&made.warnings) })))
-}
-
-fn or_null(warnings: &[String]) -> serde_json::Value {
-    if warnings.is_empty() { serde_json::Value::Null } else { json!(warnings) }
+    let made = loop {
+        match cluster.service_create(spec.clone()).await {
+            Err(e) if e.kind == Kind::Conflict && attempts > 1 => {
+                (spec.name, attempts) = (names::from_number(rand::random()), attempts - 1);
+            }
+            other => break other?,
+        }
+    };
+    Ok(reply::json(StatusCode::CREATED, &json!({ "ID": made.id, "Warnings": reply::or_null(&made.warnings) })))
 }
 
 pub(crate) async fn inspect(call: Call) -> Outcome {
@@ -90,7 +100,7 @@ pub(crate) async fn update(mut call: Call) -> Outcome {
         }
         other => return Err(Fault::bad(format!("unrecognized rollback option {other}"))),
     };
-    Ok(reply::ok(&json!({ "Warnings": or_null(&made.warnings) })))
+    Ok(reply::ok(&json!({ "Warnings": reply::or_null(&made.warnings) })))
 }
 
 pub(crate) async fn remove(call: Call) -> Outcome {

@@ -366,7 +366,7 @@ pub(crate) fn cluster(cluster: &Cluster, tokens: Option<JoinTokens>) -> ClusterD
         default_addr_pool: vec![cluster.address_pool.to_string()],
         subnet_size: cluster.subnet_prefix.into(),
         // RFC 7348's port is the data plane's.
-        data_path_port: 4789,
+        data_path_port: super::cluster::DATA_PATH_PORT,
         join_tokens: tokens.map(|t| JoinTokensDoc { worker: token_shown(&t.worker), manager: token_shown(&t.manager) }),
     }
 }

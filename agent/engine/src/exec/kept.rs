@@ -100,12 +100,16 @@ impl Shared {
                     Progress::Finished { pid, code, at }
                 }
             };
-            let running = matches!(progress, Progress::Running { .. });
+            let (running, started) = (matches!(progress, Progress::Running { .. }), CancellationToken::new());
+            if progress != Progress::Prepared {
+                started.cancel();
+            }
             let exec = Exec {
                 id: kept.id.clone(),
                 container: record.id.clone(),
                 config: kept.config,
                 progress: Mutex::new(progress),
+                started,
                 ended: CancellationToken::new(),
             };
             self.execs.enter(exec);

@@ -6,6 +6,7 @@ use super::{
         BINDING_OPTION, ICC_OPTION, MASQUERADE_OPTION, MTU_OPTION, NAME_OPTION, NetworkRecord, Networks, PREDEFINED,
         parse_bool,
     },
+    options::is_note,
     remote::{NULL_IPAM, is_interface, is_plugin},
 };
 use crate::{error, names};
@@ -38,7 +39,10 @@ impl Networks {
         Ok(self.hold_pending(self.draft(body)?))
     }
 
-    fn draft(&self, body: NetworkCreate) -> Result<NetworkRecord> {
+    fn draft(&self, mut body: NetworkCreate) -> Result<NetworkRecord> {
+        // Who gives an IPv6 subnet wants IPv6, unless he says that he does not.
+        let subnet6 = || body.ipam.iter().flat_map(|ipam| &ipam.config).any(|c| c.subnet.contains(':'));
+        body.enable_ipv6 = body.enable_ipv6.or_else(|| subnet6().then_some(true));
         check_name(&body.name)?;
         check_kind(&body)?;
         if self.all_and_pending().iter().any(|n| n.name == body.name) {
@@ -316,6 +320,7 @@ fn check_options(options: Strings) -> Result<Strings> {
             ICC_OPTION | MASQUERADE_OPTION => {}
             NAME_OPTION if !is_interface(value) => return bad("1 to 15 visible characters without / and :"),
             NAME_OPTION => {}
+            note if is_note(note) => {}
             _ => return Err(Error::unimplemented(format!("network option {key}={value}"))),
         }
     }
