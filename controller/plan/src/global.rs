@@ -29,7 +29,10 @@ pub(crate) fn orchestrate(draft: &mut ServiceDraft, cx: &mut Context<'_>, servic
     for slot in eligible {
         let members = slots.members(slot);
         let filled = members.iter().any(|i| draft.tasks[*i].active());
-        if filled || !restart::allowed(members.iter().map(|i| &draft.tasks[*i]), service) {
+        if filled
+            || !restart::allowed(members.iter().map(|i| &draft.tasks[*i]), service)
+            || restart::waits(draft, members, cx.now, service)
+        {
             continue;
         }
         let desired = first_desire(draft, members);

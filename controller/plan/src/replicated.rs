@@ -18,8 +18,11 @@ pub(crate) fn orchestrate(draft: &mut ServiceDraft, cx: &mut Context<'_>, servic
     let mut vacant = Vec::new();
     for (slot, members) in slots.iter() {
         let active = members.iter().any(|i| draft.tasks[*i].active());
-        // A slot whose task is not to be replaced is done: it counts as filled.
-        if active || !restart::allowed(members.iter().map(|i| &draft.tasks[*i]), service) {
+        // A slot whose task is not to be replaced, or not yet, counts as filled.
+        if active
+            || !restart::allowed(members.iter().map(|i| &draft.tasks[*i]), service)
+            || restart::waits(draft, members, cx.now, service)
+        {
             filled.insert(slot);
         } else {
             vacant.push(slot);

@@ -5,6 +5,7 @@
 
 use crate::{draft::ServiceDraft, draft::TaskDraft, planner::Context};
 use muster_model::{
+    Timestamp,
     cluster::{Service, Task, TaskState},
     spec::{RestartCondition, RestartPolicy},
 };
@@ -42,6 +43,39 @@ fn attempts_left<'a>(members: impl Iterator<Item = &'a Task>, last: &Task, servi
     members.filter(counts).count() as u64 <= max_attempts
 }
 
+/// When the member at `position`, which takes the place of one before it, may run: after the restart delay, if that one ended
+/// by itself. `None`: as soon as nothing else of the slot is left.
+fn due<'a>(
+    members: impl DoubleEndedIterator<Item = &'a TaskDraft> + Clone,
+    position: usize,
+    now: Timestamp,
+    service: &Service,
+) -> Option<Timestamp> {
+    let task = &members.clone().nth(position)?.task;
+    let made = if task.meta.created_at.is_zero() { now } else { task.meta.created_at };
+    let before = members.take(position).filter(|t| !t.unsent()).last()?;
+    ended_by_itself(&before.task).then(|| made.after(service.spec.task.restart.delay))
+}
+
+/// Whether an empty slot waits: its last task ended before it was to run, being prepared ahead of its time. The next is made
+/// when that one would have run, else an image that cannot be had would be asked for without a pause. One of another spec is
+/// replaced at once.
+pub(crate) fn waits(draft: &mut ServiceDraft, members: &[usize], now: Timestamp, service: &Service) -> bool {
+    let tasks = members.iter().map(|i| &draft.tasks[*i]);
+    let Some(position) = tasks.clone().rposition(|t| !t.unsent()) else { return false };
+    let last = &draft.tasks[members[position]].task;
+    if !ended_by_itself(last) || last.spec_version != service.spec_version {
+        return false;
+    }
+    match due(tasks, position, now, service).filter(|at| *at > now) {
+        Some(at) => {
+            draft.wake_at(at);
+            true
+        }
+        None => false,
+    }
+}
+
 /// Lets tasks that wait (desired `Ready`: everything prepared, nothing started) run: when nothing of the slot is left, and
 /// the restart delay is over if the one before ended by itself.
 pub(crate) fn release(draft: &mut ServiceDraft, cx: &Context<'_>, service: &Service) {
@@ -54,12 +88,8 @@ pub(crate) fn release(draft: &mut ServiceDraft, cx: &Context<'_>, service: &Serv
             if members.iter().any(|other| other != i && draft.tasks[*other].alive()) {
                 continue;
             }
-            let before = members[..position].iter().rev().map(|m| &draft.tasks[*m]).find(|m| !m.unsent());
-            let made = if t.task.meta.created_at.is_zero() { cx.now } else { t.task.meta.created_at };
-            let due = match before {
-                Some(b) if ended_by_itself(&b.task) => made.after(service.spec.task.restart.delay),
-                _ => cx.now,
-            };
+            let tasks = members.iter().map(|m| &draft.tasks[*m]);
+            let due = due(tasks, position, cx.now, service).unwrap_or(cx.now);
             if due <= cx.now {
                 draft.tasks[*i].desire(TaskState::Running);
             } else {
