@@ -6,8 +6,8 @@
 //! was made must still hear of it. Who finds after such a refusal that the container is gone says so, and gets the name. Room
 //! and name of a container that its node says was removed are free at once.
 
-use muster_calls::{Ask, Error, Placed, Result, name_taken};
-use muster_controller_core::{Extra, Wish, place_single};
+use muster_calls::{Ask, Error, Placed, name_taken};
+use muster_controller_core::{Extra, Unplaced, Wish, place_single};
 use muster_model::NodeId;
 use muster_state::State;
 use std::{
@@ -36,6 +36,26 @@ struct Claim {
     until: Instant,
 }
 
+/// A placement that came to nothing.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub error: Error,
+    /// It is so only because this leader does not know all nodes yet: see [`Unplaced`].
+    pub awaited: bool,
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self { error, awaited: false }
+    }
+}
+
+impl From<Unplaced> for Refused {
+    fn from(Unplaced { why, awaited }: Unplaced) -> Self {
+        Self { error: Error::conflict(why.to_string()), awaited }
+    }
+}
+
 impl Claims {
     /// No claims yet. `first` is drawn: a claim of the leader before must not be taken for one of this one's.
     pub fn starting_at(first: u64) -> Self {
@@ -46,19 +66,19 @@ impl Claims {
     ///
     /// # Errors
     /// `Conflict` with the reasons, or when the name is promised to another.
-    pub fn place(&mut self, now: Instant, state: &State, ask: Ask) -> Result<Placed> {
+    pub fn place(&mut self, now: Instant, state: &State, ask: Ask) -> Result<Placed, Refused> {
         self.open.retain(|_, c| c.until > now && !is_gone(c, &ask));
         if let Some(name) = &ask.name
             && let Some(claim) = self.open.values().find(|c| c.name.as_ref() == Some(name))
         {
             let by = claim.container.as_deref().unwrap_or("that is being made");
-            return Err(name_taken(name, by, ""));
+            return Err(name_taken(name, by, "").into());
         }
         let (node, holds) = match ask.only_name_on {
             Some(node) => (node, Extra::default()),
             None => {
                 let extras = self.extras(&ask);
-                let node = place_single(state, &wish(&ask), &extras).map_err(|why| Error::conflict(why.to_string()))?;
+                let node = place_single(state, &wish(&ask), &extras)?;
                 let (nano_cpus, memory_bytes) = (ask.nano_cpus, ask.memory_bytes);
                 (node, Extra { containers: 1, nano_cpus, memory_bytes, ports: ask.ports })
             }
@@ -156,7 +176,7 @@ mod tests {
     fn a_name_is_promised_once_until_its_claim_comes_to_nothing() {
         let (mut claims, state, now) = (Claims::default(), state(1), Instant::now());
         let first = claims.place(now, &state, ask("web", 1)).expect("free");
-        let refused = claims.place(now, &state, ask("web", 1)).expect_err("taken");
+        let refused = claims.place(now, &state, ask("web", 1)).expect_err("taken").error;
         assert!(refused.kind == Kind::Conflict && refused.message.contains("already in use"), "{refused}");
         claims.settle(first.claim, None);
         let second = claims.place(now, &state, ask("web", 1)).expect("free again");
@@ -173,7 +193,7 @@ mod tests {
         let first = claims.place(now, &state, ask("web", 1)).expect("free");
         assert!(claims.place(now, &state, gone("c1")).is_err(), "it is being made");
         claims.settle(first.claim, Some("c1".to_owned()));
-        let refused = claims.place(now, &state, ask("web", 1)).expect_err("taken");
+        let refused = claims.place(now, &state, ask("web", 1)).expect_err("taken").error;
         assert_eq!(muster_calls::taken_by(&refused), Some("c1"));
         let mut away = gone("c1");
         away.loads.clear();
@@ -248,7 +268,7 @@ mod tests {
         assert_eq!(claims.place(now, &state, one).expect("placed").node, NodeId::from_u128(2));
         let mut none = ask("b", 2);
         none.loads.clear();
-        let why = claims.place(now, &state, none).expect_err("nobody answered").message;
+        let why = claims.place(now, &state, none).expect_err("nobody answered").error.message;
         assert!(why.contains("the engine's answer is not there [host1, host2]"), "{why}");
     }
 }

@@ -20,12 +20,15 @@ use muster_model::{
 use muster_mtls::{Caller, CallerKind, CertRole, JoinToken, new_secret, require_of};
 use muster_proto::{RemoteCluster, from_status};
 use std::{sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Extensions, metadata::MetadataMap};
 use tracing::Instrument;
 
 /// Between two looks at who leads, while nobody does.
 const LEADER_POLL: Duration = Duration::from_millis(20);
+
+/// From a node's timeout to the state's saying that it is down: a write, on a busy machine.
+const DECIDED: Duration = Duration::from_secs(1);
 
 /// The API for one caller. Everything but `init`, `join`, `service_logs` and `task_logs`, which need the host.
 #[derive(Clone)]
@@ -167,9 +170,29 @@ impl Face {
         tokens(&self.view().await?)
     }
 
+    /// A leader that is new in office has not heard from all nodes yet. Where only such a node suits it is waited for, until
+    /// it has come or counts as down.
     async fn place_here(&self, ask: Ask) -> Result<Placed> {
-        let view = self.view().await?;
-        self.controller.claims().place(std::time::Instant::now(), &view.state, ask)
+        let mut published = self.controller.watch();
+        let mut until = None;
+        loop {
+            // Before the state is read: what changes after that is not missed.
+            published.mark_unchanged();
+            let view = self.view().await?;
+            let placed = self.controller.claims().place(std::time::Instant::now(), &view.state, ask.clone());
+            let refused = match placed {
+                Ok(placed) => return Ok(placed),
+                Err(refused) if !refused.awaited => return Err(refused.error),
+                Err(refused) => refused.error,
+            };
+            let patience = view.state.cluster().map_or(Duration::ZERO, |c| c.spec.node_timeout + DECIDED);
+            let until = *until.get_or_insert_with(|| Instant::now() + patience);
+            match timeout_at(until, published.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(errors::stopped()),
+                Err(_) => return Err(refused),
+            }
+        }
     }
 
     /// The node that asks to leave: the caller, or the host whose socket was used.

@@ -151,6 +151,7 @@ impl Controller {
             hints,
             inbox: inbox.clone(),
             published: publish,
+            witness: config.witness.clone(),
         });
         let turn = tokio::spawn(async move {
             let why = turn.run(received).await.map_or_else(Stopped::Failed, |()| Stopped::Shutdown);

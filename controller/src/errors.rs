@@ -10,7 +10,7 @@ pub(crate) fn from_call_error(e: CallError) -> Error {
     let kind = match &e {
         CallError::NotFound(_) => Kind::NotFound,
         CallError::Invalid(_) => Kind::Invalid,
-        CallError::Conflict(_) => Kind::Conflict,
+        CallError::Conflict(_) | CallError::NoMajorityWithout(_) => Kind::Conflict,
         CallError::Forbidden(_) => Kind::Forbidden,
         CallError::OutOfSequence { .. } => Kind::OutOfSequence,
         CallError::NotLeader { .. } => return Error::unavailable(NOT_LEADER),

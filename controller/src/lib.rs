@@ -31,11 +31,11 @@ mod turn;
 mod wire;
 
 pub use cluster::Face;
-pub use config::{Bootstrap, ControllerConfig, StartError, Storage, Timing};
+pub use config::{Bootstrap, ControllerConfig, StartError, Storage, Timing, Witness};
 pub use controller::{Controller, Stopped};
 pub use founding::Founding;
 pub use join::{JoinError, Membership, join, renew};
-pub use muster_controller_core::{NewCluster, Registration};
+pub use muster_controller_core::{ClusterEvent, NewCluster, Registration};
 pub use seal::{Error as SealError, SealKey};
 pub use serve::{Slot, routes};
 pub use turn::Published;

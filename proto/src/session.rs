@@ -24,6 +24,8 @@ pub enum FromAgent {
     NeedWhole,
     Attach(Vec<AttachRequest>),
     Detach(Vec<AttachmentId>),
+    /// Its node leaves the cluster.
+    Leaving,
 }
 
 /// What the leader says.
@@ -70,6 +72,7 @@ impl FromAgent {
                 let reports = rmp_serde::from_slice(&of.reports).map_err(|e| invalid("reports", &e))?;
                 Self::Reports { sequence: of.sequence, reports }
             }
+            Of::Leaving(v1::Leaving {}) => Self::Leaving,
             Of::NeedWhole(_) => Self::NeedWhole,
             Of::Attach(of) => {
                 Self::Attach(rmp_serde::from_slice(&of.requests).map_err(|e| invalid("attach.requests", &e))?)

@@ -1,9 +1,10 @@
 //! `/_ping`, `/version`, `/info`, `/events`, `/system/df`, `/auth`.
 
 use crate::{call::Call, fault::Outcome, reply, swarm};
+use futures_util::TryStreamExt as _;
 use http::{HeaderValue, StatusCode, header};
 use muster_calls::EventsQuery;
-use muster_model::engine::AuthConfig;
+use muster_model::engine::{AuthConfig, EventMessage};
 use serde_json::json;
 
 pub(crate) async fn ping(call: Call) -> Outcome {
@@ -35,7 +36,8 @@ pub(crate) async fn events(call: Call) -> Outcome {
         until: call.query.time("until")?,
         filters: muster_model::engine::Filters::parse(call.query.get("filters"))?,
     };
-    Ok(reply::lines(call.api.engine.events(query).await?))
+    let told = call.api.engine.events(query).await?;
+    Ok(reply::lines(told.map_ok(|event| EventMessage { entry: String::new(), ..event })))
 }
 
 /// `type` may name kinds of objects; the others are then left out.

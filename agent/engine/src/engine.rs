@@ -115,6 +115,12 @@ impl LocalEngine {
         self.shared.events.publish("daemon", "reload", self.shared.id.clone(), attributes);
     }
 
+    /// Something happened in the cluster of which this host is a manager: who listens to its events hears of it. `entry` names
+    /// it in the whole cluster.
+    pub fn cluster_event(&self, entry: String, kind: &str, action: &str, id: String, attributes: Strings) {
+        self.shared.events.publish_cluster(entry, kind, action, id, attributes);
+    }
+
     /// Ends the engine's tasks. Containers go on: the next [`LocalEngine::open`] takes them up again.
     pub async fn shutdown(&self) {
         self.shared.stop.cancel();

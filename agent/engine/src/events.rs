@@ -60,7 +60,22 @@ impl Events {
 
     /// Tells everybody.
     pub fn publish(&self, kind: &str, action: impl Into<String>, id: impl Into<String>, attributes: Strings) {
-        let (action, id) = (action.into(), id.into());
+        self.publish_of("local", String::new(), kind, (action.into(), id.into()), attributes);
+    }
+
+    /// As [`Events::publish`], of something that happened in the cluster. `entry`: [`EventMessage::entry`].
+    pub fn publish_cluster(&self, entry: String, kind: &str, action: &str, id: String, attributes: Strings) {
+        self.publish_of("swarm", entry, kind, (action.to_owned(), id), attributes);
+    }
+
+    fn publish_of(
+        &self,
+        scope: &str,
+        entry: String,
+        kind: &str,
+        (action, id): (String, String),
+        attributes: Strings,
+    ) {
         let old_form = matches!(kind, "container" | "image");
         let mut event = EventMessage {
             status: if old_form { action.clone() } else { String::new() },
@@ -73,7 +88,8 @@ impl Events {
             kind: kind.to_owned(),
             action,
             actor: EventActor { id, attributes },
-            scope: "local".to_owned(),
+            scope: scope.to_owned(),
+            entry,
             ..EventMessage::default()
         };
         let mut ring = self.ring.lock().unwrap_or_else(|e| e.into_inner());
@@ -219,6 +235,22 @@ mod tests {
         events.publish("network", "destroy", "n1", Strings::new());
         assert_eq!(events.last_removed(begun, 2).collect::<Vec<_>>(), ["c3", "c2"]);
         assert_eq!(events.last_removed(Timestamp(i64::MAX), 2).count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_happens_in_the_cluster_is_told_with_its_scope() {
+        let events = Events::new();
+        events.publish("network", "create", "n1", labelled(&[("name", "web")]));
+        let node = labelled(&[("name", "host1"), ("state.new", "down")]);
+        events.publish_cluster("7.0".to_owned(), "node", "update", "abcdef".to_owned(), node);
+        events.publish_cluster("8.0".to_owned(), "service", "create", "s1".to_owned(), labelled(&[("name", "web")]));
+        let with = |key: &str, value: &str| Filters([(key.to_owned(), [value.to_owned()].into())].into());
+        assert_eq!(actions(&events, with("scope", "swarm")).await, ["update", "create"]);
+        assert_eq!(actions(&events, with("scope", "local")).await, ["create"]);
+        assert_eq!(actions(&events, with("service", "web")).await, ["create"]);
+        assert_eq!(actions(&events, with("node", "host1")).await, ["update"]);
+        assert_eq!(actions(&events, with("node", "abcd")).await, ["update"]);
+        assert!(actions(&events, with("service", "other")).await.is_empty());
     }
 
     #[tokio::test]

@@ -9,7 +9,8 @@ use super::{
     keeper::{Keeper, recover},
     ledger::LedgerFile,
     runner::Runner,
-    session::{Session, now},
+    session::{Order, Session, now},
+    teller::Teller,
 };
 use crate::{directory::Directory, door, host::Host};
 use anyhow::Context as _;
@@ -25,7 +26,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,8 @@ const EVENTS: usize = 64;
 const ORDERS: usize = 64;
 /// How long leaving waits for the other managers to agree, and again to take up the new role.
 const STEP_DOWN: Duration = Duration::from_secs(10);
+/// How long it waits for the leader to take note.
+const GOODBYE: Duration = Duration::from_secs(5);
 /// How often the host looks at its own description: routes and memory change rarely.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(30);
 /// Until a server that could not be shown a new certificate is tried again; connections that broke meanwhile need none.
@@ -71,6 +74,7 @@ pub struct Member {
     tasks: Mutex<Option<JoinSet<()>>>,
     worker: Mutex<Option<JoinHandle<()>>>,
     runner: Runner,
+    orders: mpsc::Sender<Order>,
     pub(super) places: super::Places,
     ledger: LedgerFile,
 }
@@ -109,7 +113,7 @@ impl Member {
         let mut tasks = JoinSet::new();
         tasks.spawn(door::serve(listener, tls.clone(), host.clone(), slot.clone(), stop.clone()));
         if let Some(bootstrap) = bootstrap {
-            let started = start_controller(&identity, &tls, addr, bootstrap).await;
+            let started = start_controller(host, &identity, &tls, addr, bootstrap).await;
             match started {
                 Ok(controller) => slot.set(Some(controller)),
                 Err(e) => {
@@ -190,7 +194,7 @@ impl Member {
             Resume::Alone { .. } => anyhow::bail!("this host is no manager: it has no state to begin a cluster with"),
         };
         if let Some(bootstrap) = bootstrap {
-            let controller = start_controller(&identity, &tls, facts.addr, bootstrap).await?;
+            let controller = start_controller(host, &identity, &tls, facts.addr, bootstrap).await?;
             slot.set(Some(controller));
         }
         let (started, stopped) = (slot.clone(), stop.clone());
@@ -250,6 +254,7 @@ impl Member {
             tasks: Mutex::new(None),
             worker: Mutex::new(None),
             runner: runner.clone(),
+            orders: orders.clone(),
             places: host.places.clone(),
             ledger: ledger.clone(),
         });
@@ -356,6 +361,8 @@ impl Member {
             if let Ok(Err(error)) = told {
                 tracing::warn!(%error, "the cluster was not told that this node leaves");
             }
+        } else {
+            self.say_goodbye().await;
         }
         self.shutdown().await;
         self.places.none();
@@ -363,6 +370,15 @@ impl Member {
         // A write that was begun goes on after its task has ended.
         self.ledger.close();
         self.identity.remove()
+    }
+
+    /// Has the leader count this node as down from now on. One that does not answer finds out by the node's silence.
+    async fn say_goodbye(&self) {
+        let (ended, over) = oneshot::channel();
+        if self.orders.try_send(Order::Leave(ended)).is_ok() {
+            // It answers by ending the session.
+            let _ = tokio::time::timeout(GOODBYE, over).await;
+        }
     }
 
     /// Has itself demoted and waits until it is a worker, so that the other managers do not count on its vote. Gives up
@@ -426,7 +442,7 @@ impl Member {
         match (membership.role, self.controller()) {
             (CertRole::Manager, None) => {
                 let bootstrap = join_bootstrap(&membership)?.context("a manager's certificate without its key")?;
-                let controller = start_controller(&self.identity, &self.tls, facts.addr, bootstrap).await?;
+                let controller = start_controller(host, &self.identity, &self.tls, facts.addr, bootstrap).await?;
                 self.slot.set(Some(controller));
                 tracing::info!("this node is a manager now");
             }
@@ -483,6 +499,7 @@ fn join_bootstrap(m: &Membership) -> anyhow::Result<Option<Bootstrap>> {
 }
 
 async fn start_controller(
+    host: &Host,
     identity: &IdentityDir,
     tls: &Tls,
     addr: SocketAddr,
@@ -506,6 +523,7 @@ async fn start_controller(
         tls: tls.clone(),
         timing: Timing::default(),
         storage: Storage::default(),
+        witness: Arc::new(Teller::new(host.engine.clone())),
     };
     Controller::start(config, bootstrap).await.context("control plane")
 }

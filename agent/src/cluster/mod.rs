@@ -12,6 +12,7 @@ mod remote;
 mod runner;
 mod session;
 mod spec;
+mod teller;
 
 pub use describe::{advertise_addr, describe};
 pub use host::HostCluster;

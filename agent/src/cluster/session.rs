@@ -13,7 +13,7 @@ use muster_proto::{FromLeader, LEADER_KEY, v1};
 use rand::Rng as _;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -56,6 +56,8 @@ pub enum Order {
     NeedWhole,
     Attach(Vec<AttachRequest>),
     Detach(Vec<AttachmentId>),
+    /// The node leaves: said, and no session is opened after this one. Dropped when the session has ended.
+    Leave(oneshot::Sender<()>),
 }
 
 /// Everything a session needs to know.
@@ -144,7 +146,9 @@ impl Session {
             Err(_) => return End::Retry,
         };
         tracing::info!(%addr, "session to the leader opened");
-        self.carry(stream, tx, opened).await
+        let mut leaving = None;
+        let end = self.carry(stream, tx, opened, &mut leaving).await;
+        if leaving.is_some() { End::Stop } else { end }
     }
 
     async fn carry(
@@ -152,6 +156,7 @@ impl Session {
         mut stream: tonic::Streaming<v1::ManagerMessage>,
         tx: mpsc::Sender<v1::AgentMessage>,
         opened: &mut bool,
+        leaving: &mut Option<oneshot::Sender<()>>,
     ) -> End {
         let mut beats = Duration::from_secs(1);
         let mut heartbeat = beating(beats);
@@ -177,7 +182,7 @@ impl Session {
                 order = self.orders.recv() => {
                     let Some(order) = order else { return End::Stop };
                     // Many containers may start at once: a leader that reads makes room soon.
-                    if tx.send_timeout(message_of(order), OPEN_TIMEOUT).await.is_err() {
+                    if tx.send_timeout(message_of(order, leaving), OPEN_TIMEOUT).await.is_err() {
                         return End::Retry;
                     }
                     continue;
@@ -194,7 +199,11 @@ impl Session {
                     beats = period;
                     heartbeat = beating(beats);
                     // Orders of an earlier session: the worker says everything again.
-                    while self.orders.try_recv().is_ok() {}
+                    while let Ok(order) = self.orders.try_recv() {
+                        if matches!(order, Order::Leave(_)) && tx.try_send(message_of(order, leaving)).is_err() {
+                            return End::Retry;
+                        }
+                    }
                     Event::Opened
                 }
                 Ok(Some(FromLeader::Assignments(update))) => Event::Update(update),
@@ -248,7 +257,7 @@ fn hello(description: &NodeDescription) -> v1::AgentMessage {
     agent(v1::agent_message::Of::Hello(v1::Hello { description }))
 }
 
-fn message_of(order: Order) -> v1::AgentMessage {
+fn message_of(order: Order, leaving: &mut Option<oneshot::Sender<()>>) -> v1::AgentMessage {
     agent(match order {
         Order::Report { sequence, reports } => {
             let reports = rmp_serde::to_vec_named(&reports).expect("reports are plain data").into();
@@ -262,6 +271,10 @@ fn message_of(order: Order) -> v1::AgentMessage {
             v1::agent_message::Of::Detach(v1::Detach { ids: ids.iter().map(ToString::to_string).collect() })
         }
         Order::NeedWhole => v1::agent_message::Of::NeedWhole(v1::NeedWhole {}),
+        Order::Leave(ended) => {
+            *leaving = Some(ended);
+            v1::agent_message::Of::Leaving(v1::Leaving {})
+        }
     })
 }
 

@@ -1,10 +1,15 @@
 //! Events of all nodes in one stream.
 //!
-//! Each event says its node: `node.name` and `node.id` among the actor's attributes. A node that goes away does not end the
+//! Each event of a node says which: `node.name` and `node.id` among the actor's attributes. What happens in the cluster is
+//! told by every manager and passed on once (`once.rs`). A node that goes away does not end the
 //! stream: an event of type `node` says so, and another when it is back; what happened meanwhile follows out of its ring.
 //! Nodes that join later are taken in.
 
-use super::{WholeEngine, warnings};
+use super::{
+    WholeEngine,
+    once::{Once, entry_of},
+    warnings,
+};
 use crate::directory::Place;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use muster_calls::*;
@@ -12,7 +17,11 @@ use muster_model::{
     NodeId, Timestamp,
     engine::{EventActor, EventMessage, Filters, Strings},
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::sync::mpsc;
 
 /// Events that wait for a slow listener before the nodes' streams are left unread; then back-pressure reaches the nodes.
@@ -26,7 +35,7 @@ impl WholeEngine {
         query.filters.allow(muster_engine::EVENT_FILTERS).map_err(|e| Error::invalid(e.to_string()))?;
         self.places()?;
         let (events, heard) = mpsc::channel(WAITING);
-        let gatherer = Gatherer { whole: self.clone(), query, only, events };
+        let gatherer = Gatherer { whole: self.clone(), query, only, events, once: Mutex::default() };
         // Ends when nobody listens any more, and with the daemon.
         let task = AbortOnDrop(tokio::spawn(gatherer.run()));
         let stream = tokio_stream::wrappers::ReceiverStream::new(heard);
@@ -53,6 +62,8 @@ struct Gatherer {
     /// Names or ids of the nodes that are listened to; empty: all.
     only: BTreeSet<String>,
     events: mpsc::Sender<Result<EventMessage>>,
+    /// What was told of the cluster. Never held across an await.
+    once: Mutex<Once>,
 }
 
 impl Gatherer {
@@ -66,8 +77,12 @@ impl Gatherer {
             // An error passes: of this host's credential, for one.
             let places = self.whole.places();
             let unknown = places.is_err();
-            for place in places.into_iter().flatten().filter(|p| self.wants(p) && listening.insert(p.id)) {
-                nodes.push(self.listen(place, query.clone()));
+            for place in places.into_iter().flatten() {
+                if let Some(query) = self.asks(&place, &query)
+                    && listening.insert(place.id)
+                {
+                    nodes.push(self.listen(place, query));
+                }
             }
             if !unknown {
                 query.since = Timestamp::ZERO;
@@ -87,7 +102,36 @@ impl Gatherer {
     }
 
     fn wants(&self, place: &Place) -> bool {
-        self.only.is_empty() || self.only.contains(&place.hostname) || self.only.contains(&place.id.to_string())
+        self.only.is_empty() || self.is_named(&place.hostname, &place.id.to_string())
+    }
+
+    fn is_named(&self, name: &str, id: &str) -> bool {
+        self.only.contains(name) || self.only.contains(id)
+    }
+
+    /// What a node is asked. One that is not listened to may still tell, as a manager, what happens to those that are.
+    fn asks(&self, place: &Place, query: &EventsQuery) -> Option<EventsQuery> {
+        if self.wants(place) {
+            return Some(query.clone());
+        }
+        let asked = |key, value| query.filters.matches_exactly(key, value);
+        (asked("scope", "swarm") && asked("type", "node")).then(|| {
+            let mut query = query.clone();
+            query.filters.0.insert("scope".to_owned(), ["swarm".to_owned()].into());
+            query.filters.0.insert("node".to_owned(), self.only.clone());
+            query
+        })
+    }
+
+    /// An event as it is passed on; `None`: it is not.
+    fn heard(&self, mut event: EventMessage, place: &Place) -> Option<EventMessage> {
+        let Some(entry) = entry_of(&event) else {
+            return self.wants(place).then(|| of_node(event, place));
+        };
+        let name = event.actor.attributes.get("name").map_or("", String::as_str);
+        let wanted = self.only.is_empty() || (event.kind == "node" && self.is_named(name, &event.actor.id));
+        event.entry.clear();
+        (wanted && self.once.lock().unwrap_or_else(PoisonError::into_inner).is_new(entry)).then_some(event)
     }
 
     /// Passes one node's events on until the query's end, the node's leaving the cluster, or the listener's going.
@@ -114,7 +158,8 @@ impl Gatherer {
                             Some(Err(e)) => break e.message,
                             Some(Ok(event)) => {
                                 query.since = Timestamp(event.time_nano + 1);
-                                if self.events.send(Ok(of_node(event, &place))).await.is_err() {
+                                let Some(event) = self.heard(event, &place) else { continue };
+                                if self.events.send(Ok(event)).await.is_err() {
                                     return Ended::Deaf;
                                 }
                             }
@@ -162,7 +207,7 @@ impl Gatherer {
     /// Says that a node went or came back, unless such events are filtered out.
     async fn tell(&self, place: &Place, action: &str, why: &str) -> Result<(), ()> {
         let asked = |f: &Filters| f.matches_exactly("type", "node") && f.matches_exactly("event", action);
-        if !asked(&self.query.filters) || !only_kinds(&self.query.filters) {
+        if !self.wants(place) || !asked(&self.query.filters) || !only_kinds(&self.query.filters) {
             return Ok(());
         }
         let now = muster_mtls::now();

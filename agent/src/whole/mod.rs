@@ -14,6 +14,7 @@ mod find;
 mod images;
 mod lists;
 mod networks;
+mod once;
 
 use crate::{
     directory::{Asker, Directory, Place},

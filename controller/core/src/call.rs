@@ -150,6 +150,9 @@ pub enum CallError {
     /// What exists does not allow it.
     #[error("{0}")]
     Conflict(String),
+    /// Those that are left of the managers that answer could not decide.
+    #[error("without node {0} the managers that answer would be no majority: bring others back or promote one first")]
+    NoMajorityWithout(NodeId),
     /// Nobody may do this.
     #[error("{0}")]
     Forbidden(String),

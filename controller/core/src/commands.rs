@@ -224,10 +224,7 @@ fn check_demotion(view: &View<'_>, node: &Node) -> Result<(), CallError> {
         return Err(conflict("attempting to demote the last manager of the cluster"));
     }
     if !view.members.survives_without(node.id.raft_id(), view.own.raft_id()) {
-        return Err(conflict(format!(
-            "without node {} the managers that answer would be no majority: bring others back or promote one first",
-            node.id
-        )));
+        return Err(CallError::NoMajorityWithout(node.id));
     }
     Ok(())
 }

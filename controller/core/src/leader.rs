@@ -19,6 +19,9 @@ use std::{sync::Arc, time::Duration};
 const RETRIES: u32 = 5;
 /// Wait after consensus did not take a proposal.
 const BACKOFF: Duration = Duration::from_millis(100);
+/// How long a new leader takes its not having heard from another manager for no news of it. Longer than consensus' election
+/// timeout: it has sent to each of them many times by then.
+const HEARING: Duration = Duration::from_secs(3);
 
 /// One term in office.
 #[derive(Debug)]
@@ -44,6 +47,10 @@ pub(crate) struct Leader {
     follow_wanted: bool,
     /// The last index whose hash was put into an entry.
     checked: u64,
+    /// Until then calls that need managers to answer wait for those that were not heard from.
+    hearing_until: Duration,
+    /// Calls that wait so.
+    held: Vec<Request>,
 }
 
 impl Leader {
@@ -73,6 +80,8 @@ impl Leader {
             step_wanted: true,
             follow_wanted: true,
             checked: state.index(),
+            hearing_until: now.mono + HEARING,
+            held: Vec::new(),
         }
     }
 
@@ -90,6 +99,9 @@ impl Leader {
         let mut tokens = self.in_flight.drain_tokens();
         tokens.extend(self.reports.drain_tokens());
         out.extend(tokens.into_iter().map(|token| Effect::Reply { token, result: Err(CallError::Interrupted) }));
+        // Nothing was done for those: whoever leads next may do it.
+        let not_leader = || CallError::NotLeader { leader: None };
+        out.extend(self.held.drain(..).map(|r| Effect::Reply { token: r.token, result: Err(not_leader()) }));
         self.sessions.close_all(out);
     }
 
@@ -103,6 +115,9 @@ impl Leader {
         }
         if self.step_wanted {
             also(ready_at);
+        }
+        if !self.held.is_empty() {
+            also(self.hearing_until);
         }
         due
     }
@@ -144,12 +159,20 @@ impl Leader {
         let own = self.config.node;
         let view = View { state: desk.state, members: desk.members, own, now: desk.now.wall };
         match commands::decide(&view, desk.ids, &request.call) {
+            Err(CallError::NoMajorityWithout(_)) if desk.now.mono < self.hearing_until => self.held.push(request),
             Err(e) => desk.reply(request.token, Err(e)),
             Ok(Decision::Nothing(reply)) => desk.reply(request.token, Ok(reply)),
             Ok(Decision::Propose(mut group, answer)) => {
                 group.trace_parent.clone_from(&request.trace_parent);
                 self.propose(desk, Pending::Command(Box::new(Command { request, answer })), vec![*group]);
             }
+        }
+    }
+
+    /// Decides those anew that waited for other managers to be heard from.
+    fn call_held(&mut self, desk: &mut Desk<'_>, heard: bool) {
+        if heard || desk.now.mono >= self.hearing_until {
+            std::mem::take(&mut self.held).into_iter().for_each(|request| self.call(desk, request));
         }
     }
 
@@ -288,6 +311,7 @@ impl Leader {
     /// Lets consensus follow the roles of the nodes, and the nodes follow consensus: those that have left it are workers.
     fn roles(&mut self, desk: &mut Desk<'_>) {
         let changed = desk.members.take_changed() | std::mem::take(&mut self.nodes_changed);
+        self.call_held(desk, changed);
         let due = self.step_wanted && desk.now.mono >= desk.members.ready_at();
         if changed || due {
             self.step_wanted = roles::step(desk.state, self.config.node, desk.members, desk.now, desk.out);

@@ -26,6 +26,7 @@ mod call;
 mod commands;
 mod credentials;
 mod effect;
+mod events;
 mod input;
 mod leader;
 mod manager;
@@ -40,7 +41,8 @@ mod sessions;
 
 pub use call::{Call, CallError, NewCluster, Registration, Reply};
 pub use effect::{CloseReason, Effect, Effects, PeerChange};
+pub use events::{ClusterEvent, events_of};
 pub use input::{Config, Input, Now, ProposalId, Refusal, SessionId, Token};
 pub use manager::Manager;
-pub use muster_plan::{Extra, IdSource, Wish, place_single};
+pub use muster_plan::{Extra, IdSource, Unplaced, Wish, place_single};
 pub use read::{ServiceStatus, cluster_services, service_status, tasks_for_people};

@@ -234,11 +234,49 @@ fn the_last_manager_stays_and_a_leader_hands_over_before_it_goes() {
     assert!(matches!(last, Err(CallError::Conflict(text)) if text.contains("last manager")));
     c.ok(Call::Register(registration(2, Role::Manager)));
     c.input(Input::Membership { voters: vec![1, 2], learners: vec![] });
+    c.pass(SECOND * 3);
     let unsafe_now = c.call(Call::Demote { name: "n1".into() });
-    assert!(matches!(unsafe_now, Err(CallError::Conflict(_))), "the other does not answer");
+    assert!(matches!(unsafe_now, Err(CallError::NoMajorityWithout(_))), "the other does not answer");
     c.input(Input::Progress { peer: 2, caught_up: true, active: true });
     c.ok(Call::Demote { name: "n1".into() });
     assert_eq!(c.transfers.pop(), Some(node_id(2)));
+}
+
+/// Three managers of which this one has just been elected.
+fn new_in_office() -> Cluster {
+    let mut c = Cluster::new(0);
+    for n in [2, 3] {
+        c.ok(Call::Register(registration(n, Role::Manager)));
+    }
+    c.input(Input::Membership { voters: vec![1, 2, 3], learners: vec![] });
+    c.pass(SECOND * 10);
+    c.input(Input::Following { leader: Some(node_id(2)) });
+    c.input(Input::Leading { term: 3 });
+    c
+}
+
+#[test]
+fn a_new_leader_demotes_once_it_has_heard_from_the_others() {
+    let mut c = new_in_office();
+    let demote = c.begin(Call::Demote { name: "n3".into() });
+    assert!(!c.replies.contains_key(&demote), "it does not know whether the second answers");
+    c.input(Input::Progress { peer: 2, caught_up: true, active: false });
+    assert!(!c.replies.contains_key(&demote), "it has sent too little to know");
+    c.input(Input::Progress { peer: 2, caught_up: true, active: true });
+    assert_eq!(c.replies.remove(&demote), Some(Ok(muster_controller_core::Reply::Done)));
+    assert_eq!(c.state().node(node_id(3)).expect("known").spec.role, Role::Worker);
+}
+
+#[test]
+fn a_new_leader_that_hears_nobody_refuses_in_time_and_one_that_is_deposed_passes_on() {
+    let mut c = new_in_office();
+    let demote = c.begin(Call::Demote { name: "n3".into() });
+    c.pass(SECOND * 3);
+    assert_eq!(c.replies.remove(&demote), Some(Err(CallError::NoMajorityWithout(node_id(3)))));
+    let mut c = new_in_office();
+    let demote = c.begin(Call::Demote { name: "n3".into() });
+    c.input(Input::Following { leader: Some(node_id(2)) });
+    assert_eq!(c.replies.remove(&demote), Some(Err(CallError::NotLeader { leader: None })), "nothing was done");
 }
 
 #[test]

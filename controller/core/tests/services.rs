@@ -9,7 +9,7 @@ use muster_model::{
     cluster::{TaskState, UpdateState},
     spec::{FailureAction, Mode, NetworkAttachment, Platform, RegistryAuth, UpdateOrder},
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 #[test]
 fn a_created_service_is_assigned_in_two_rounds_of_consensus() {
@@ -307,4 +307,34 @@ fn tasks_run_only_where_their_image_is_there_for_the_platform() {
     let mut waiting = c.state().tasks().filter(|t| t.service == arm);
     assert!(waiting.all(|t| t.status.state == TaskState::Pending));
     assert_eq!(c.running(both).into_values().sum::<usize>(), 2);
+}
+
+#[test]
+fn an_image_that_cannot_be_had_is_asked_for_no_faster_than_the_restart_delay() {
+    for global in [false, true] {
+        let mut c = Cluster::new(0);
+        let mut spec = service("web", 1);
+        spec.task.container.image = "web:nope".into();
+        spec.task.restart.delay = SECOND * 5;
+        if global {
+            spec.mode = Mode::Global;
+        }
+        let web = c.create(spec.clone());
+        let mut seen = BTreeSet::new();
+        for _ in 0..80 {
+            c.pass(Duration::from_millis(250));
+            c.settle();
+            seen.extend(c.state().tasks_of_service(web).map(|t| t.id));
+        }
+        assert!((4..=6).contains(&seen.len()), "{} tasks in 20 s", seen.len());
+
+        spec.task.container.image = "web:good".into();
+        c.ok(Call::ServiceUpdate { id: web, version: c.service_version(web), spec: Box::new(spec) });
+        c.settle();
+        let new = c.state().tasks_of_service(web).filter(|t| t.spec.container.image == "web:good").count();
+        assert_eq!(new, 1, "another image is tried at once");
+        c.pass(SECOND * 6);
+        c.settle();
+        assert_eq!(c.running(web).into_values().sum::<usize>(), 1);
+    }
 }

@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, fmt};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     NotReady,
+    /// The leader, new in office, does not know yet whether it lives; it knows within the node timeout.
+    Unheard,
     Paused,
     Drained,
     /// As the user wrote it.
@@ -38,6 +40,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotReady => f.write_str("not ready"),
+            Self::Unheard => f.write_str("not heard from yet"),
             Self::Paused => f.write_str("paused"),
             Self::Drained => f.write_str("drained"),
             Self::Constraint(text) => write!(f, "constraint {text} not met"),

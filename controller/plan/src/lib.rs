@@ -40,4 +40,4 @@ pub use ipam::pick_subnet;
 pub use network::{NetworkError, first_ingress, new_network};
 pub use planner::{Plan, Planner, Subject};
 pub use schedule::{eligible, explain};
-pub use single::{Extra, Wish, place_single};
+pub use single::{Extra, Unplaced, Wish, place_single};

@@ -135,10 +135,21 @@ impl Request {
 
     /// The first filter that the node does not pass.
     fn fails(&self, hosts: &Hosts, row: Row) -> Option<Reason> {
-        let node = hosts.node[row].as_ref()?;
-        if node.status.state != NodeState::Ready {
-            return Some(Reason::NotReady);
+        match hosts.node[row].as_ref()?.status.state {
+            NodeState::Ready => self.fails_when_ready(hosts, row),
+            NodeState::Unknown => Some(Reason::Unheard),
+            _ => Some(Reason::NotReady),
         }
+    }
+
+    /// Whether a node that the leader has not heard from yet would pass all filters once it has: who asks may wait for that.
+    pub fn awaits(&self, hosts: &Hosts) -> bool {
+        let unheard = |row: Row| hosts.node[row].as_ref().is_some_and(|n| n.status.state == NodeState::Unknown);
+        hosts.rows().any(|(_, row)| unheard(row) && self.fails_when_ready(hosts, row).is_none())
+    }
+
+    fn fails_when_ready(&self, hosts: &Hosts, row: Row) -> Option<Reason> {
+        let node = hosts.node[row].as_ref()?;
         match node.spec.availability {
             Availability::Active => {}
             Availability::Pause => return Some(Reason::Paused),

@@ -44,11 +44,21 @@ impl Extra {
     }
 }
 
+/// Why a container gets no node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unplaced {
+    /// Node by node.
+    pub why: Explanation,
+    /// A node that the leader has not heard from yet would suit: the answer may be another as soon as it has, or as the node
+    /// counts as down.
+    pub awaited: bool,
+}
+
 /// The least loaded node that passes all filters. Costs a walk over all tasks.
 ///
 /// # Errors
-/// Node by node, why none does.
-pub fn place_single(state: &State, wish: &Wish, extras: &BTreeMap<NodeId, Extra>) -> Result<NodeId, Explanation> {
+/// None does.
+pub fn place_single(state: &State, wish: &Wish, extras: &BTreeMap<NodeId, Extra>) -> Result<NodeId, Unplaced> {
     let mut hosts = Hosts::new(state);
     for (node, extra) in extras {
         hosts.burden(*node, extra);
@@ -71,7 +81,7 @@ pub fn place_single(state: &State, wish: &Wish, extras: &BTreeMap<NodeId, Extra>
     let request = request(&wish.constraints);
     match spread::place(&request, &mut hosts, 1).first() {
         Some(row) => Ok(hosts.id[*row]),
-        None => Err(request.explain(&hosts, None)),
+        None => Err(Unplaced { why: request.explain(&hosts, None), awaited: request.awaits(&hosts) }),
     }
 }
 
@@ -120,7 +130,7 @@ mod tests {
             (id(*n), Extra { containers: *containers, memory_bytes: *memory, ..Extra::default() })
         });
         let state = cluster([Availability::Active, Availability::Active, Availability::Active]);
-        place_single(&state, wish, &extras.collect()).map_err(|e| e.to_string())
+        place_single(&state, wish, &extras.collect()).map_err(|e| e.why.to_string())
     }
 
     #[test]
@@ -162,12 +172,34 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_the_leader_has_not_heard_from_is_waited_for_where_it_would_suit() {
+        let mut state = cluster([Availability::Active, Availability::Active, Availability::Drain]);
+        for (index, (node, is)) in [(1, NodeState::Unknown), (2, NodeState::Down)].into_iter().enumerate() {
+            let status = NodeStatus { state: is, ..NodeStatus::default() };
+            let changes = vec![Change::NodeStatus { node: id(node), status, description: None }];
+            let entry = Entry { groups: vec![Group { changes, ..Group::default() }], ..Entry::default() };
+            state.apply(index as u64 + 2, &entry).expect("applied");
+        }
+        let on = |host: &str| Wish { constraints: vec![format!("node.hostname=={host}")], ..Wish::default() };
+        let place = |wish: &Wish| place_single(&state, wish, &BTreeMap::new()).expect_err("none is ready");
+        let refused = place(&Wish::default());
+        assert!(refused.awaited);
+        assert_eq!(
+            refused.why.to_string(),
+            "no suitable node (1 of 3: not ready [host2]; 1 of 3: not heard from yet [host1]; 1 of 3: drained [host3])"
+        );
+        assert!(place(&on("host1")).awaited);
+        assert!(!place(&on("host2")).awaited, "it is down");
+        assert!(!place(&Wish { memory_bytes: 9 * GIB, ..Wish::default() }).awaited, "it is too small, ready or not");
+    }
+
+    #[test]
     fn drained_and_paused_nodes_are_never_taken() {
         let state = cluster([Availability::Drain, Availability::Active, Availability::Pause]);
         let extras = BTreeMap::from([(id(2), Extra { containers: 40, ..Extra::default() })]);
         assert_eq!(place_single(&state, &Wish::default(), &extras), Ok(id(2)));
         let wish = Wish { constraints: vec!["node.hostname!=host2".to_owned()], ..Wish::default() };
-        let why = place_single(&state, &wish, &extras).expect_err("none").to_string();
+        let why = place_single(&state, &wish, &extras).expect_err("none").why.to_string();
         assert!(why.contains("drained [host1]") && why.contains("paused [host3]"), "{why}");
     }
 
@@ -178,7 +210,7 @@ mod tests {
         let wish = Wish { ports: ports.clone(), ..Wish::default() };
         let extras = BTreeMap::from([(id(1), Extra { ports, ..Extra::default() })]);
         assert_eq!(place_single(&state, &wish, &BTreeMap::new()), Ok(id(1)));
-        let why = place_single(&state, &wish, &extras).expect_err("taken").to_string();
+        let why = place_single(&state, &wish, &extras).expect_err("taken").why.to_string();
         assert!(why.contains("host port 80/tcp in use [host1]"), "{why}");
     }
 }

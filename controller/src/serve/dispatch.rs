@@ -121,6 +121,7 @@ impl Open {
             FromAgent::NeedWhole => SessionEvent::NeedWhole { node, session },
             FromAgent::Attach(requests) => SessionEvent::Attach { node, session, requests },
             FromAgent::Detach(ids) => SessionEvent::Detach { node, ids },
+            FromAgent::Leaving => SessionEvent::Leaving { node },
         };
         self.controller.tell(Inbox::Session(event)).await.map_err(to_status)
     }

@@ -2,7 +2,7 @@
 
 use super::{Turn, spans};
 use muster_consensus::{Change, ProposeError};
-use muster_controller_core::{CloseReason, Effect, Input, PeerChange, ProposalId, Refusal};
+use muster_controller_core::{CloseReason, Effect, Input, PeerChange, ProposalId, Refusal, events_of};
 use muster_model::{NodeId, spec::Role};
 use muster_state::{Applied, Entry, Event, Key, Object};
 use tracing::{Span, debug, info_span, warn};
@@ -83,6 +83,9 @@ impl Turn {
 
     fn applied(&mut self, applied: &Applied) {
         self.changed = true;
+        if self.past.is_some_and(|past| applied.index > past) {
+            events_of(applied).for_each(|event| self.witness.saw(event));
+        }
         if self.office.is_some() {
             spans::running(applied);
         }

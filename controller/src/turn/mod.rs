@@ -17,12 +17,12 @@ pub(crate) use sessions::{SessionEvent, address, not_leader};
 use crate::{
     Timing,
     clock::Clock,
-    config::Storage as StorageConfig,
+    config::{Storage as StorageConfig, Witness},
     credentials::Sealer,
     disk::{Disk, Done},
     peers::{Addresses, Peers},
 };
-use muster_consensus::{Consensus, Membership, Message, PeerId, Role, SnapshotMeta, StepError};
+use muster_consensus::{Body, Consensus, Membership, Message, PeerId, Role, SnapshotMeta, StepError};
 use muster_controller_core::{Call, CallError, Effects, Input, Manager, Reply, Token};
 use muster_model::{NodeId, cluster::Version};
 use muster_mtls::Tls;
@@ -132,6 +132,9 @@ pub(crate) struct Turn {
     since_checkpoint: (u64, u64),
     closing: Vec<(Instant, NodeId)>,
     stopped: Option<String>,
+    witness: Arc<dyn Witness>,
+    /// What was committed when this manager first led or heard from a leader: up to there it is told nothing anew.
+    past: Option<u64>,
 }
 
 /// What a loop is made of.
@@ -148,12 +151,26 @@ pub(crate) struct Parts {
     pub(crate) hints: Addresses,
     pub(crate) inbox: mpsc::Sender<Inbox>,
     pub(crate) published: watch::Sender<Arc<Published>>,
+    pub(crate) witness: Arc<dyn Witness>,
 }
 
 impl Turn {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { clock, timing, storage, me, tls, sealer, manager, consensus, disk, hints, inbox, published } =
-            parts;
+        let Parts {
+            clock,
+            timing,
+            storage,
+            me,
+            tls,
+            sealer,
+            manager,
+            consensus,
+            disk,
+            hints,
+            inbox,
+            published,
+            witness,
+        } = parts;
         let peers = Peers::new(tls.clone(), inbox.clone());
         Self {
             clock,
@@ -186,6 +203,8 @@ impl Turn {
             since_checkpoint: (0, 0),
             closing: Vec::new(),
             stopped: None,
+            witness,
+            past: None,
         }
     }
 
@@ -262,7 +281,7 @@ impl Turn {
         match message {
             Inbox::Messages(messages) => messages.into_iter().for_each(|m| self.step(m)),
             Inbox::SnapshotArrived { message, state, seen } => {
-                if let muster_consensus::Body::Snapshot(meta) = &message.body {
+                if let Body::Snapshot(meta) = &message.body {
                     self.arrived = Some((meta.clone(), *state));
                 }
                 self.step(message);
@@ -288,8 +307,9 @@ impl Turn {
 
     fn step(&mut self, message: Message) {
         let from = message.from;
+        let committed = if let Body::Append { commit, .. } = message.body { Some(commit) } else { None };
         match self.consensus.step(message) {
-            Ok(()) => {}
+            Ok(()) => self.past = self.past.or(committed),
             Err(e @ StepError::LogLost { .. }) => self.stop(e.to_string()),
             Err(error) => tracing::debug!(peer = from, %error, "raft message refused"),
         }

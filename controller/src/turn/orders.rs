@@ -83,12 +83,13 @@ impl Turn {
         // Its first own entry committed: everything before has been told, so it may speak for the cluster.
         if self.office.is_none() && self.consensus.is_leader() && term == self.consensus.term() {
             self.office = Some(term);
-            self.progress = BTreeMap::new();
+            self.past.get_or_insert(index);
             info!(term, "this manager leads");
-            self.tell_progress();
             self.input(Input::Leading { term });
-            self.seal_credentials();
+            // A new office knows nothing of the others: all is told anew.
+            self.progress = BTreeMap::new();
             self.tell_progress();
+            self.seal_credentials();
         }
     }
 

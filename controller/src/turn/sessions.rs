@@ -55,6 +55,9 @@ pub(crate) enum SessionEvent {
         node: NodeId,
         ids: Vec<AttachmentId>,
     },
+    Leaving {
+        node: NodeId,
+    },
     Closed {
         node: NodeId,
         session: SessionId,
@@ -110,6 +113,12 @@ impl Turn {
                 let token = self.token();
                 self.sessions.places.insert(token, None);
                 self.place(token, Call::Detach { node, ids });
+            }
+            SessionEvent::Leaving { node } => {
+                let token = self.token();
+                // Refused for a manager, and lost with the leadership: then its silence tells.
+                self.sessions.places.insert(token, None);
+                self.place(token, Call::Leave { node, force: false });
             }
             SessionEvent::Closed { node, session } => self.drop_session(node, session),
             SessionEvent::Described { .. } => {}

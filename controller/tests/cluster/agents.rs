@@ -2,8 +2,8 @@
 
 use crate::certificates::forged_with_the_real_key;
 use crate::harness::{Host, PATIENCE, description, leader_of, service, three, until};
-use muster_calls::{Cluster, TaskQuery};
-use muster_controller::{Storage, renew};
+use muster_calls::{Ask, Cluster, Kind, Load, TaskQuery};
+use muster_controller::{Published, Storage, renew};
 use muster_model::{
     Timestamp,
     assignment::{Assignment, AssignmentSet, AssignmentUpdate, TaskReport},
@@ -107,6 +107,40 @@ async fn a_service_reaches_its_node_in_two_consensus_rounds_and_reports_come_bac
     agent.report(TaskState::Running).await;
     agent.until(|a| a.taken == 7).await.expect("the reports are part of the state");
     until("the tasks run", async || host.api().service_inspect("web").await.expect("there").running_tasks == 3).await;
+}
+
+/// What asks for a node of this host's for one container.
+fn ask(of: &Host) -> Ask {
+    Ask { loads: [(of.id(), Load::default())].into(), ..Ask::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_waits_for_a_new_leader_to_hear_from_its_nodes() {
+    let spec = ClusterSpec { node_timeout: Duration::from_secs(20), ..ClusterSpec::default() };
+    let mut host = Host::found_with(Storage::default(), spec).await;
+    let agent = Agent::open(&host, &host).await.expect("opened");
+    let id = host.id();
+    let is = |state| move |p: &Arc<Published>| p.leading && p.state.node(id).is_some_and(|n| n.status.state == state);
+    host.wait("the node is ready", is(NodeState::Ready)).await;
+    host.crash().await;
+    drop(agent);
+    host.resume().await;
+    host.wait("the new leader has not heard from it", is(NodeState::Unknown)).await;
+    let (api, wanted) = (host.api(), ask(&host));
+    let mut placing = tokio::spawn(async move { api.place(wanted).await });
+    let early = timeout(Duration::from_millis(300), &mut placing).await;
+    assert!(early.is_err(), "answered from ignorance: {early:?}");
+    let _agent = Agent::open(&host, &host).await.expect("opened");
+    let placed = timeout(PATIENCE, placing).await.expect("in time").expect("no panic").expect("placed");
+    assert_eq!(placed.node, id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_waits_no_longer_than_its_node_may_be_silent() {
+    let spec = ClusterSpec { node_timeout: Duration::from_secs(2), ..ClusterSpec::default() };
+    let host = Host::found_with(Storage::default(), spec).await;
+    let refused = host.api().place(ask(&host)).await.expect_err("the node never came");
+    assert!(refused.kind == Kind::Conflict && refused.message.contains("1 of 1: not ready"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use muster_calls::{Cluster, Error};
 use muster_controller::{
-    Bootstrap, Controller, ControllerConfig, Face, Founding, Published, Slot, Storage, Timing, join, routes,
+    Bootstrap, ClusterEvent, Controller, ControllerConfig, Face, Founding, Published, Slot, Storage, Timing, Witness,
+    join, routes,
 };
 use muster_model::{
     NodeId,
@@ -12,7 +13,12 @@ use muster_model::{
 };
 use muster_mtls::{CertRole, Credentials, JoinToken, Tls, incoming};
 use muster_proto::{ClusterService, Clusters};
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 
@@ -29,8 +35,28 @@ pub struct Host {
     pub addr: SocketAddr,
     pub slot: Slot,
     pub storage: Storage,
+    /// What it told of the cluster's changes, over all its lives.
+    pub told: Arc<Told>,
     dir: TempDir,
     server: JoinHandle<()>,
+}
+
+/// Keeps what it is told.
+#[derive(Debug, Default)]
+pub struct Told(Mutex<Vec<ClusterEvent>>);
+
+impl Witness for Told {
+    fn saw(&self, event: ClusterEvent) {
+        self.0.lock().expect("no holder panics").push(event);
+    }
+}
+
+impl Told {
+    /// The changes of services so far: action, name, entry.
+    pub fn of_services(&self) -> Vec<(&'static str, String, (u64, u32))> {
+        let told = self.0.lock().expect("no holder panics");
+        told.iter().filter(|e| e.kind == "service").map(|e| (e.action, e.attributes["name"].clone(), e.entry)).collect()
+    }
 }
 
 struct Api(Slot);
@@ -85,7 +111,7 @@ impl Host {
     fn new(listener: TcpListener, addr: SocketAddr, credentials: Credentials, storage: Storage) -> Self {
         let (tls, slot) = (Tls::new(credentials).expect("valid"), Slot::default());
         let server = serve(listener, &tls, &slot);
-        Self { tls, addr, slot, storage, dir: tempfile::tempdir().expect("temp dir"), server }
+        Self { tls, addr, slot, storage, told: Arc::default(), dir: tempfile::tempdir().expect("temp dir"), server }
     }
 
     /// The first manager of a new cluster.
@@ -136,6 +162,7 @@ impl Host {
             tls: self.tls.clone(),
             timing: Timing::default(),
             storage: self.storage,
+            witness: self.told.clone(),
         };
         self.slot.set(Some(Controller::start(config, bootstrap).await.expect("started")));
     }

@@ -37,6 +37,7 @@ async fn manager(dir: &Path) -> Controller {
         tls: Tls::new(credentials.clone()).expect("valid"),
         timing: Timing::default(),
         storage: small_storage(),
+        witness: std::sync::Arc::new(()),
     };
     let controller = Controller::start(config, bootstrap).await.expect("started");
     credentials.save(&identity).expect("saved");

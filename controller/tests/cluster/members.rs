@@ -83,6 +83,22 @@ async fn a_worker_is_promoted_by_renewing_its_certificate_and_demoted_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_was_just_elected_demotes_another_at_the_first_asking() {
+    let mut hosts = three(Storage::default()).await;
+    let old = leader_of(&hosts).await;
+    hosts[old].controller().shutdown().await;
+    hosts[old].crash().await;
+    hosts[old].resume().await;
+    let leader = leader_of(&hosts).await;
+    let id = hosts[(leader + 1) % 3].id();
+    let node = hosts[leader].api().node_inspect(&id.to_string()).await.expect("there").node;
+    let spec = NodeSpec { role: Role::Worker, ..node.spec };
+    hosts[leader].api().node_update(id, node.meta.version, spec).await.expect("demoted");
+    let gone = |p: &std::sync::Arc<muster_controller::Published>| !p.membership.contains(id.raft_id());
+    hosts[leader].wait("it has left", gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leader_itself_may_be_demoted() {
     let hosts = three(Storage::default()).await;
     let leader = leader_of(&hosts).await;

@@ -157,3 +157,36 @@ async fn a_manager_with_an_empty_or_foreign_folder_says_so() {
     let nothing = Controller::start(config, Bootstrap::Resume { managers: Vec::new() }).await;
     assert!(matches!(nothing, Err(StartError::Nothing(_))));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_manager_tells_the_same_events_once_and_nothing_of_what_was_before_its_time() {
+    let mut hosts = three(small_storage()).await;
+    for n in 0..3 {
+        hosts[n].api().service_create(service(&format!("s{n}"), 0)).await.expect("created");
+    }
+    let creates = |host: &Host| {
+        let told = host.told.of_services().into_iter().filter(|(action, ..)| *action == "create");
+        told.map(|(_, name, entry)| (name, entry)).collect::<Vec<_>>()
+    };
+    until("all have told", async || hosts.iter().all(|h| creates(h).len() == 3)).await;
+    let told = creates(&hosts[0]);
+    assert_eq!(told.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["s0", "s1", "s2"]);
+    assert!(hosts.iter().all(|h| creates(h) == told), "under the same names");
+
+    // One restarts, and one is new: neither tells of the past.
+    let leader = leader_of(&hosts).await;
+    let (other, away) = ((leader + 1) % 3, (leader + 2) % 3);
+    hosts[away].crash().await;
+    hosts[leader].api().service_create(service("missed", 0)).await.expect("two are a majority");
+    hosts[away].resume().await;
+    hosts[away].wait("caught up", |p| p.state.service_by_name("missed").is_some()).await;
+    let late = Host::join_manager("fourth", &hosts[leader], small_storage()).await;
+    late.wait("caught up", |p| p.state.service_by_name("missed").is_some()).await;
+    hosts[other].api().service_create(service("now", 0)).await.expect("created");
+    let last = |h: &Host| creates(h).last().is_some_and(|(name, _)| name == "now");
+    until("all have told", async || hosts.iter().chain([&late]).all(last)).await;
+    let names = |h: &Host| creates(h).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert_eq!(names(&hosts[leader]), ["s0", "s1", "s2", "missed", "now"]);
+    assert_eq!(names(&hosts[away]), ["s0", "s1", "s2", "now"]);
+    assert_eq!(names(&late), ["now"]);
+}

@@ -8,8 +8,9 @@ use muster_model::engine::Filters;
 
 pub(crate) async fn list(call: Call) -> Outcome {
     let filters = call.query.filters(&["id", "label", "membership", "name", "node.label", "role"])?;
-    let nodes = member_of(&call.api).await?.node_list().await?;
-    let documents: Vec<_> = nodes.iter().filter(|n| passes(&filters, n)).map(show::node).collect();
+    let cluster = member_of(&call.api).await?;
+    let (nodes, tls) = (cluster.node_list().await?, show::tls_info(&cluster.cluster().await?.ca_cert_pem));
+    let documents: Vec<_> = nodes.iter().filter(|n| passes(&filters, n)).map(|n| show::node(n, &tls)).collect();
     Ok(reply::ok(&documents))
 }
 
@@ -26,7 +27,8 @@ fn passes(filters: &Filters, view: &NodeView) -> bool {
 
 pub(crate) async fn inspect(call: Call) -> Outcome {
     let cluster = member_of(&call.api).await?;
-    Ok(reply::ok(&show::node(&cluster.node_inspect(&call.name).await?)))
+    let (node, tls) = (cluster.node_inspect(&call.name).await?, show::tls_info(&cluster.cluster().await?.ca_cert_pem));
+    Ok(reply::ok(&show::node(&node, &tls)))
 }
 
 pub(crate) async fn update(mut call: Call) -> Outcome {

@@ -151,6 +151,8 @@ document! {
         pub platform: PlatformDoc,
         pub resources: QuantityDoc,
         pub engine: EngineDoc,
+        #[serde(rename = "TLSInfo")]
+        pub tls_info: TlsInfoDoc,
     }
 
     /// API object `Platform`.
@@ -204,6 +206,12 @@ document! {
     /// API object `TLSInfo`.
     pub(crate) struct TlsInfoDoc {
         pub trust_root: String,
+        /// The subject's DER, in base64.
+        #[serde(skip_serializing_if = "is_zero")]
+        pub cert_issuer_subject: String,
+        /// The `SubjectPublicKeyInfo`'s DER, in base64.
+        #[serde(skip_serializing_if = "is_zero")]
+        pub cert_issuer_public_key: String,
     }
 
     /// API object `JoinTokens`.

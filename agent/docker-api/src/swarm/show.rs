@@ -5,6 +5,7 @@ use super::{
     objects::*,
     words::{nanos, token_shown, word},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use muster_calls::{JoinTokens, NodeView, ServiceView};
 use muster_model::{
     NetworkId, Timestamp,
@@ -19,6 +20,7 @@ use muster_model::{
 };
 use serde_json::json;
 use std::{collections::BTreeMap, net::Ipv4Addr};
+use x509_parser::pem::parse_x509_pem;
 
 /// The cluster's networks, to show addresses with their prefix length and attachments with their names.
 pub(crate) type Networks = BTreeMap<NetworkId, Network>;
@@ -280,7 +282,7 @@ pub(crate) fn task(task: &Task, labels: &engine::Strings, networks: &Networks) -
         service_id: task.service.to_string(),
         slot: task.slot,
         node_id: task.node.map(|n| n.to_string()).unwrap_or_default(),
-        status: task_status(&task.status),
+        status: task_status(&task.status, &task.host_ports),
         desired_state: task.desired.as_str().to_owned(),
         networks_attachments: task.addresses.iter().map(attachment).collect(),
         volumes: None,
@@ -288,7 +290,9 @@ pub(crate) fn task(task: &Task, labels: &engine::Strings, networks: &Networks) -
 }
 
 /// Clients show a task's `Err` only: while it waits for a node, the reason why none suits stands there as SwarmKit writes it.
-fn task_status(s: &TaskStatus) -> TaskStatusDoc {
+/// `ports`: those of its host that it was given; it has them while it runs.
+fn task_status(s: &TaskStatus, ports: &[AllocatedPort]) -> TaskStatusDoc {
+    let ports = if s.state == TaskState::Running && s.host_ports.is_empty() { ports } else { &s.host_ports };
     let waits = s.state == TaskState::Pending && s.error.is_empty();
     let container =
         ContainerStatusDoc { container_id: s.container_id.clone(), pid: s.pid, exit_code: s.exit_code.unwrap_or(0) };
@@ -298,7 +302,7 @@ fn task_status(s: &TaskStatus) -> TaskStatusDoc {
         message: s.message.clone(),
         err: if waits { s.message.clone() } else { s.error.clone() },
         container_status: (container != ContainerStatusDoc::default()).then_some(container),
-        port_status: PortStatusDoc { ports: s.host_ports.iter().map(allocated_port).collect() },
+        port_status: PortStatusDoc { ports: ports.iter().map(allocated_port).collect() },
     }
 }
 
@@ -312,7 +316,20 @@ fn node_spec(spec: &NodeSpec) -> NodeSpecDoc {
     }
 }
 
-pub(crate) fn node(view: &NodeView) -> NodeDoc {
+/// What the members' certificates hang on: one root, which issues all of them itself.
+pub(crate) fn tls_info(root_pem: &str) -> TlsInfoDoc {
+    let mut doc = TlsInfoDoc { trust_root: root_pem.to_owned(), ..TlsInfoDoc::default() };
+    if let Ok((_, pem)) = parse_x509_pem(root_pem.as_bytes())
+        && let Ok(root) = pem.parse_x509()
+    {
+        doc.cert_issuer_subject = BASE64.encode(root.subject().as_raw());
+        doc.cert_issuer_public_key = BASE64.encode(root.public_key().raw);
+    }
+    doc
+}
+
+/// `tls`: the cluster's, by which each member has its certificate.
+pub(crate) fn node(view: &NodeView, tls: &TlsInfoDoc) -> NodeDoc {
     let node = &view.node;
     let d = &node.description;
     let addr = d.api_addr.or(node.manager_addr).map(|a| a.ip().to_string()).unwrap_or_default();
@@ -328,6 +345,7 @@ pub(crate) fn node(view: &NodeView) -> NodeDoc {
             platform: PlatformDoc { architecture: d.arch.clone(), os: d.os.clone() },
             resources: quantity(Quantity { nano_cpus: d.nano_cpus, memory_bytes: d.memory_bytes, pids: 0 }),
             engine: EngineDoc { engine_version: d.engine_version.clone(), labels: d.engine_labels.clone() },
+            tls_info: tls.clone(),
         },
         status: NodeStatusDoc { state: word(node.status.state), message: node.status.message.clone(), addr },
         manager_status: node.manager_addr.map(|addr| ManagerStatusDoc {
@@ -361,7 +379,7 @@ pub(crate) fn cluster(cluster: &Cluster, tokens: Option<JoinTokens>) -> ClusterD
         created_at: created_at.into(),
         updated_at: updated_at.into(),
         spec: cluster_spec(&cluster.spec),
-        tls_info: TlsInfoDoc { trust_root: cluster.ca_cert_pem.clone() },
+        tls_info: tls_info(&cluster.ca_cert_pem),
         root_rotation_in_progress: false,
         default_addr_pool: vec![cluster.address_pool.to_string()],
         subnet_size: cluster.subnet_prefix.into(),

@@ -3,8 +3,8 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use muster_controller_core::{
-    Call, CallError, CloseReason, Config, Effect, Input, Manager, NewCluster, Now, PeerChange, Registration, Reply,
-    SessionId, Token,
+    Call, CallError, CloseReason, ClusterEvent, Config, Effect, Input, Manager, NewCluster, Now, PeerChange,
+    Registration, Reply, SessionId, Token, events_of,
 };
 use muster_model::{
     ClusterId, NodeId, ServiceId, TaskId, Timestamp,
@@ -25,7 +25,7 @@ use std::{
 
 pub const SECOND: Duration = Duration::from_secs(1);
 
-/// An agent that runs everything at once; images that end in `:bad` fail, in `:once` complete.
+/// An agent that runs everything at once; images that end in `:bad` fail, in `:once` complete, in `:nope` cannot be had.
 #[derive(Debug, Default)]
 pub struct Agent {
     pub session: Option<SessionId>,
@@ -58,6 +58,8 @@ pub struct Cluster {
     pub closed: Vec<(NodeId, CloseReason)>,
     pub peers: Vec<PeerChange>,
     pub transfers: Vec<NodeId>,
+    /// What was told of changes to who listens.
+    pub told: Vec<ClusterEvent>,
     next_token: u64,
     next_session: u64,
     committing: bool,
@@ -127,6 +129,7 @@ impl Cluster {
             closed: Vec::new(),
             peers: Vec::new(),
             transfers: Vec::new(),
+            told: Vec::new(),
             next_token: 0,
             next_session: 0,
             committing: false,
@@ -213,7 +216,7 @@ impl Cluster {
             }
             Effect::ChangeMembership(change) => self.peers.push(change),
             Effect::TransferLeadership { to } => self.transfers.push(to),
-            Effect::Applied(_) => {}
+            Effect::Applied(applied) => self.told.extend(events_of(&applied)),
             Effect::Halt(e) => panic!("halted: {e}"),
         }
     }
@@ -344,6 +347,7 @@ fn advance(task: &Task, state: TaskState) -> TaskState {
         return task.status.state;
     }
     match task.desired {
+        TaskState::Ready | TaskState::Running if task.spec.container.image.ends_with(":nope") => TaskState::Rejected,
         TaskState::Ready => TaskState::Ready,
         TaskState::Running if task.spec.container.image.ends_with(":bad") => TaskState::Failed,
         TaskState::Running if task.spec.container.image.ends_with(":once") => TaskState::Complete,

@@ -252,6 +252,10 @@ document! {
         /// Nanoseconds since the epoch.
         #[serde(rename = "timeNano")]
         pub time_nano: i64,
+        /// Names an event of the cluster's: every manager tells it under the same name. No field of Docker's: faces leave it
+        /// out.
+        #[serde(rename = "MusterEntry", skip_serializing_if = "is_zero")]
+        pub entry: String,
     }
 
     /// What an event happened to. API object `EventActor`.
