@@ -68,14 +68,7 @@ impl Events {
         self.publish_of("swarm", entry, kind, (action.to_owned(), id), attributes);
     }
 
-    fn publish_of(
-        &self,
-        scope: &str,
-        entry: String,
-        kind: &str,
-        (action, id): (String, String),
-        attributes: Strings,
-    ) {
+    fn publish_of(&self, scope: &str, entry: String, kind: &str, (action, id): (String, String), attributes: Strings) {
         let old_form = matches!(kind, "container" | "image");
         let mut event = EventMessage {
             status: if old_form { action.clone() } else { String::new() },

@@ -52,7 +52,10 @@ pub enum Event {
 /// What is sent up a session.
 #[derive(Debug)]
 pub enum Order {
-    Report { sequence: u64, reports: Vec<TaskReport> },
+    Report {
+        sequence: u64,
+        reports: Vec<TaskReport>,
+    },
     NeedWhole,
     Attach(Vec<AttachRequest>),
     Detach(Vec<AttachmentId>),
