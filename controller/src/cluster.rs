@@ -19,7 +19,7 @@ use muster_model::{
 };
 use muster_mtls::{Caller, CallerKind, CertRole, JoinToken, new_secret, require_of};
 use muster_proto::{RemoteCluster, from_status};
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Extensions, metadata::MetadataMap};
 use tracing::Instrument;
@@ -29,6 +29,8 @@ const LEADER_POLL: Duration = Duration::from_millis(20);
 
 /// From a node's timeout to the state's saying that it is down: a write, on a busy machine.
 const DECIDED: Duration = Duration::from_secs(1);
+/// How long an answer of a leader that was deposed may still be on its way.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// The API for one caller. Everything but `init`, `join`, `service_logs` and `task_logs`, which need the host.
 #[derive(Clone)]
@@ -84,7 +86,7 @@ impl Search {
     /// Whether the call was certainly not carried out and should go to the next leader.
     async fn again<T>(&self, result: &Result<T>, harmless: bool) -> bool {
         let Err(e) = result else { return false };
-        let retry = errors::is_not_leader(e) || (harmless && e.kind == Kind::Unavailable);
+        let retry = errors::was_not_done(e) || (harmless && e.kind == Kind::Unavailable);
         if !retry || Instant::now() >= self.until {
             return false;
         }
@@ -128,6 +130,26 @@ impl Face {
         let channel = self.controller.links().to(leader, addr).await?;
         let remote = RemoteCluster::new(channel).on_behalf_of(Some(self.caller.kind.to_string()));
         Ok(Route::There(leader, Box::new(remote)))
+    }
+
+    /// A leader's answer, for as long as it leads: one that is cut off from the others never answers, and its connection
+    /// shows that late. `again`: asking the next leader does no harm.
+    async fn while_leading<T>(&self, leader: NodeId, again: bool, ask: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut published = self.controller.watch();
+        let deposed = async {
+            // The loop's end is told by the next look for a leader.
+            let _ = published.wait_for(|p| p.leader.is_some_and(|l| l != leader)).await;
+            // One that hands on in order answers what it has in hand.
+            sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            biased;
+            answer = ask => answer.map_err(errors::of_lost_answer),
+            () = deposed => {
+                self.controller.links().forget(leader);
+                Err(if again { Error::unavailable(errors::NOT_LEADER) } else { errors::outcome_unknown() })
+            }
+        }
     }
 
     async fn view(&self) -> Result<View> {
@@ -214,7 +236,7 @@ macro_rules! routed {
                 let result = match $self.route(&search).await? {
                     Route::Here => $here.await,
                     Route::There(leader, $there) => {
-                        let result = $remote.await;
+                        let result = $self.while_leading(leader, $harmless, $remote).await;
                         if matches!(&result, Err(e) if e.kind == Kind::Unavailable) {
                             $self.controller.links().forget(leader);
                         }
@@ -389,7 +411,8 @@ impl Cluster for Face {
         for constraint in ask.constraints.iter().chain(&ask.preferred) {
             muster_model::spec::Constraint::parse(constraint)?;
         }
-        routed!(self, "place", false, self.place_here(ask.clone()), |c| c.place(ask.clone()))
+        // A claim that nobody hears of runs out; one of a leader that leads no more is nobody's.
+        routed!(self, "place", true, self.place_here(ask.clone()), |c| c.place(ask.clone()))
     }
 
     async fn settle(&self, claim: u64, container: Option<String>) -> Result<()> {

@@ -4,7 +4,7 @@ use muster_calls::{Error, Kind};
 use muster_controller_core::CallError;
 
 /// What a manager that does not lead says. Nothing was done: whoever hears it asks the leader.
-pub(crate) const NOT_LEADER: &str = "this manager is not the leader";
+pub const NOT_LEADER: &str = "this manager is not the leader";
 
 pub(crate) fn from_call_error(e: CallError) -> Error {
     let kind = match &e {
@@ -17,6 +17,32 @@ pub(crate) fn from_call_error(e: CallError) -> Error {
         CallError::Unavailable(_) | CallError::Interrupted => Kind::Unavailable,
     };
     Error::new(kind, e.to_string())
+}
+
+/// What a connection says that nobody takes (ECONNREFUSED, connect(2)): never of one that was open.
+const REFUSED: &str = "Connection refused (os error 111)";
+/// What the transport says when a connection breaks.
+const BROKEN: [&str; 2] = ["http2 error", "transport error"];
+
+/// The call was certainly not carried out: it reached nobody, or a manager that does not lead.
+pub(crate) fn was_not_done(e: &Error) -> bool {
+    is_not_leader(e) || (e.kind == Kind::Unavailable && e.message.contains(REFUSED))
+}
+
+/// The leader was asked, and another one leads before it has answered.
+pub(crate) fn outcome_unknown() -> Error {
+    from_call_error(CallError::Interrupted)
+}
+
+/// The transport's words for a lost answer in those of the call.
+pub(crate) fn of_lost_answer(e: Error) -> Error {
+    match BROKEN.contains(&e.message.as_str()) {
+        true => Error::new(
+            e.kind,
+            format!("the leader went away while the request was in flight: its outcome is unknown ({})", e.message),
+        ),
+        false => e,
+    }
 }
 
 /// The call was not carried out since it reached a manager that does not lead.

@@ -33,6 +33,7 @@ mod wire;
 pub use cluster::Face;
 pub use config::{Bootstrap, ControllerConfig, StartError, Storage, Timing, Witness};
 pub use controller::{Controller, Stopped};
+pub use errors::NOT_LEADER;
 pub use founding::Founding;
 pub use join::{JoinError, Membership, join, renew};
 pub use muster_controller_core::{ClusterEvent, NewCluster, Registration};

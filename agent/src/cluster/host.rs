@@ -5,6 +5,7 @@ use super::{logs, member::Member, remote::Managers};
 use crate::host::{Host, Rights};
 use async_trait::async_trait;
 use muster_calls::*;
+use muster_controller::NOT_LEADER;
 use muster_model::{
     NetworkId, NodeId, ServiceId,
     cluster::{ClusterSpec, Network, OperatorCertificate, Task, Version},
@@ -26,10 +27,15 @@ impl HostCluster {
 
     fn member(&self) -> Result<Arc<Member>> {
         self.host.member().ok_or_else(|| {
-            Error::unavailable(
+            self.not_a_manager(
                 "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
             )
         })
+    }
+
+    /// A manager that passed a call on took this host for the leader, which it was a moment ago: it looks for the next one.
+    fn not_a_manager(&self, why: &str) -> Error {
+        Error::unavailable(if self.rights.caller.via.is_some() { NOT_LEADER } else { why })
     }
 
     /// The control plane: this host's own, or a manager's that an operator may ask.
@@ -40,7 +46,7 @@ impl HostCluster {
         }
         match self.host.operator_of(&member, self.rights)? {
             Some(operator) => Ok(Arc::new(Managers::new(member, operator))),
-            None => Err(Error::unavailable(
+            None => Err(self.not_a_manager(
                 "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.",
             )),
         }
