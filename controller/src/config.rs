@@ -1,10 +1,10 @@
 //! What a controller is started with, and why it does not start.
 
 use crate::SealKey;
-use muster_controller_core::{ClusterEvent, NewCluster, Registration};
+use muster_controller_core::{NewCluster, Registration};
 use muster_model::{ClusterId, NodeId};
 use muster_mtls::Tls;
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// One manager's seat.
 #[derive(Clone, Debug)]
@@ -18,20 +18,6 @@ pub struct ControllerConfig {
     pub tls: Tls,
     pub timing: Timing,
     pub storage: Storage,
-    pub witness: Arc<dyn Witness>,
-}
-
-/// Who is told what happens in the cluster: each manager's own, of what happens while it is up to date.
-///
-/// What happened while a manager was away, or before it became one, is not told there.
-pub trait Witness: std::fmt::Debug + Send + Sync {
-    /// Called by the turn loop: must not block.
-    fn saw(&self, event: ClusterEvent);
-}
-
-/// Nobody.
-impl Witness for () {
-    fn saw(&self, _: ClusterEvent) {}
 }
 
 /// How long things may take.

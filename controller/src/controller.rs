@@ -11,6 +11,7 @@ use crate::{
     peers::Addresses,
     storage::{self, Begin},
     turn::{Inbox, Parts, Published, Turn, View},
+    witness::Witness,
 };
 use muster_calls::Error;
 use muster_consensus::Consensus;
@@ -77,11 +78,15 @@ impl Drop for Running {
 }
 
 impl Controller {
-    /// Opens the data, starts the threads and the loop; for a new cluster, founds it.
+    /// Opens the data, starts the threads and the loop; for a new cluster, founds it. `witness` is told what happens.
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
-    pub async fn start(config: ControllerConfig, bootstrap: Bootstrap) -> Result<Self, StartError> {
+    pub async fn start(
+        config: ControllerConfig,
+        bootstrap: Bootstrap,
+        witness: Arc<dyn Witness>,
+    ) -> Result<Self, StartError> {
         let (begin, seal_key, managers, founding) = match bootstrap {
             Bootstrap::New { cluster, first, seal_key } => {
                 (Begin::New(config.node_id.raft_id()), Some(seal_key), Vec::new(), Some((cluster, first)))
@@ -106,7 +111,7 @@ impl Controller {
             Ok((storage, seal_key))
         });
         let (storage, seal_key) = opening.await.map_err(|e| StartError::Thread(std::io::Error::other(e)))??;
-        let controller = Self::run(config, storage, seal_key, managers)?;
+        let controller = Self::run(config, storage, seal_key, managers, witness)?;
         if let Some((cluster, first)) = founding {
             let call = Call::Init { cluster, first: *first };
             if let Err(e) = controller.found(call).await {
@@ -122,6 +127,7 @@ impl Controller {
         storage: storage::Storage,
         seal_key: SealKey,
         managers: Vec<(NodeId, SocketAddr)>,
+        witness: Arc<dyn Witness>,
     ) -> Result<Self, StartError> {
         let me = config.node_id;
         let seed = random_seed()?;
@@ -151,7 +157,7 @@ impl Controller {
             hints,
             inbox: inbox.clone(),
             published: publish,
-            witness: config.witness.clone(),
+            witness,
         });
         let turn = tokio::spawn(async move {
             let why = turn.run(received).await.map_or_else(Stopped::Failed, |()| Stopped::Shutdown);

@@ -29,9 +29,10 @@ mod snapshots;
 mod storage;
 mod turn;
 mod wire;
+mod witness;
 
 pub use cluster::Face;
-pub use config::{Bootstrap, ControllerConfig, StartError, Storage, Timing, Witness};
+pub use config::{Bootstrap, ControllerConfig, StartError, Storage, Timing};
 pub use controller::{Controller, Stopped};
 pub use errors::NOT_LEADER;
 pub use founding::Founding;
@@ -40,3 +41,4 @@ pub use muster_controller_core::{ClusterEvent, NewCluster, Registration};
 pub use seal::{Error as SealError, SealKey};
 pub use serve::{Slot, routes};
 pub use turn::Published;
+pub use witness::Witness;

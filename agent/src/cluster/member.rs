@@ -523,9 +523,8 @@ async fn start_controller(
         tls: tls.clone(),
         timing: Timing::default(),
         storage: Storage::default(),
-        witness: Arc::new(Teller::new(host.engine.clone())),
     };
-    Controller::start(config, bootstrap).await.context("control plane")
+    Controller::start(config, bootstrap, Arc::new(Teller::new(host.engine.clone()))).await.context("control plane")
 }
 
 fn addresses(managers: &[(NodeId, String)]) -> Vec<(NodeId, SocketAddr)> {

@@ -17,10 +17,11 @@ pub(crate) use sessions::{SessionEvent, address, not_leader};
 use crate::{
     Timing,
     clock::Clock,
-    config::{Storage as StorageConfig, Witness},
+    config::Storage as StorageConfig,
     credentials::Sealer,
     disk::{Disk, Done},
     peers::{Addresses, Peers},
+    witness::Witness,
 };
 use muster_consensus::{Body, Consensus, Membership, Message, PeerId, Role, SnapshotMeta, StepError};
 use muster_controller_core::{Call, CallError, Effects, Input, Manager, Reply, Token};

@@ -162,9 +162,8 @@ impl Host {
             tls: self.tls.clone(),
             timing: Timing::default(),
             storage: self.storage,
-            witness: self.told.clone(),
         };
-        self.slot.set(Some(Controller::start(config, bootstrap).await.expect("started")));
+        self.slot.set(Some(Controller::start(config, bootstrap, self.told.clone()).await.expect("started")));
     }
 
     /// Starts again from what is on disk.

@@ -37,9 +37,8 @@ async fn manager(dir: &Path) -> Controller {
         tls: Tls::new(credentials.clone()).expect("valid"),
         timing: Timing::default(),
         storage: small_storage(),
-        witness: std::sync::Arc::new(()),
     };
-    let controller = Controller::start(config, bootstrap).await.expect("started");
+    let controller = Controller::start(config, bootstrap, std::sync::Arc::new(())).await.expect("started");
     credentials.save(&identity).expect("saved");
     controller
 }

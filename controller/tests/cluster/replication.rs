@@ -147,14 +147,15 @@ async fn a_manager_with_an_empty_or_foreign_folder_says_so() {
     let mut config: ControllerConfig = controller.config().clone();
     controller.shutdown().await;
     config.cluster_id = muster_model::ClusterId::from_u128(5);
-    let foreign = Controller::start(config.clone(), Bootstrap::Resume { managers: Vec::new() }).await;
+    let foreign =
+        Controller::start(config.clone(), Bootstrap::Resume { managers: Vec::new() }, std::sync::Arc::new(())).await;
     // The cluster's object may still be in the log behind the checkpoint: then consensus goes on and nothing is foreign yet.
     if let Err(e) = foreign {
         assert!(matches!(e, StartError::OtherCluster { .. }), "{e}");
     }
     let empty = tempfile::tempdir().expect("temp dir");
     config.data_dir = empty.path().to_owned();
-    let nothing = Controller::start(config, Bootstrap::Resume { managers: Vec::new() }).await;
+    let nothing = Controller::start(config, Bootstrap::Resume { managers: Vec::new() }, std::sync::Arc::new(())).await;
     assert!(matches!(nothing, Err(StartError::Nothing(_))));
 }
 
