@@ -162,8 +162,8 @@ async fn a_manager_with_an_empty_or_foreign_folder_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_manager_tells_the_same_events_once_and_nothing_of_what_was_before_its_time() {
     let mut hosts = three(small_storage()).await;
-    for n in 0..3 {
-        hosts[n].api().service_create(service(&format!("s{n}"), 0)).await.expect("created");
+    for (n, host) in hosts.iter().enumerate() {
+        host.api().service_create(service(&format!("s{n}"), 0)).await.expect("created");
     }
     let creates = |host: &Host| {
         let told = host.told.of_services().into_iter().filter(|(action, ..)| *action == "create");
