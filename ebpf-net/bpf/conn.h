@@ -379,6 +379,7 @@ inline void conn_leave_at(struct conn_key *back)
 {
     struct conn left = { .seen = time_coarse_ns(), .action = CONN_LEFT };
     map_update(&opening, back, &left, UPDATE_ANY);
+    host_missed(back->scope, back->saddr);
     count(C_MOVED);
 }
 

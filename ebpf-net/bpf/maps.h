@@ -99,6 +99,17 @@ inline void host_heard(u32 vtep)
         h->heard = now;
 }
 
+/* A backend did not answer in time. Nor has anything else come from its host for as long: then the host is silent, and what was heard of
+ * it after it was asked had been under way already. */
+inline void host_missed(u32 scope, u32 ip)
+{
+    struct endpoint *e = find_endpoint(scope, ip);
+    struct host *h = e && e->kind == EP_REMOTE ? host_at(e->vtep) : 0;
+    u64 since = time_coarse_ns() - SILENCE - 1;
+    if (h && h->asked <= h->heard && h->heard < since)
+        h->asked = since;
+}
+
 /* Whether an endpoint is on a host that is silent. */
 inline int is_on_silent_host(u32 scope, u32 ip)
 {

@@ -69,15 +69,19 @@ outlined leave_backend(struct __sk_buff *skb, struct packet *p, u32 scope, struc
     struct conn_key key, back;
     conn_key_of(&key, p, scope, DIR_FORWARD);
     struct conn *c = left ? front_conn(&key, p) : 0;
-    if (c && !conn_is_unanswered(c, p)) {
-        keep_left(scope, p->daddr);
-        return FOLLOWS;
+    u32 backend = p->daddr;
+    if (c) {
+        if (!conn_is_unanswered(c, p)) {
+            keep_left(scope, p->daddr);
+            return FOLLOWS;
+        }
+        backend = c->daddr;
     }
     if (!is_first_syn(p))
         return STAYS;
     conn_direct_back(&back, p, scope);
     b->scope = scope;
-    b->unanswered = c ? c->daddr : p->daddr;
+    b->unanswered = backend;
     u32 asked = c || socket_repeats(skb) ? socket_asked(skb, p) : 0;
     struct endpoint *vip = asked ? find_endpoint(scope, asked) : 0;
     if (!vip || vip->kind != EP_VIP || choose_of_vip(b, asked, vip) || b->ip == b->unanswered) {

@@ -138,5 +138,5 @@ mod tests {
         );
     }
 
-    const LAYOUT_DIGEST: &str = "5aa6da9e4e624232";
+    const LAYOUT_DIGEST: &str = "32bf2ba450d7934d";
 }
