@@ -11,8 +11,8 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use muster_agent_core::view;
-use muster_ebpf_net::{Bridge, DataPlane, DnsPorts, Surroundings, Watch};
-use muster_engine::net::{Foreign, NamedBridge, Network, NetworkError, Sandbox};
+use muster_ebpf_net::{Bridge, DataPlane, DnsPorts, NoBridge, Surroundings, Watch};
+use muster_engine::net::{Foreign, Gateway, Network, NetworkError, NoGateway, Sandbox};
 use muster_model::{
     NodeId,
     assignment::AssignmentSet,
@@ -44,7 +44,7 @@ enum Request {
     Attach(Box<Sandbox>, Option<DnsPorts>, oneshot::Sender<Result<(), NetworkError>>),
     Detach(String, oneshot::Sender<Result<(), NetworkError>>),
     Forget(Scope),
-    Bridges(Vec<NamedBridge>, oneshot::Sender<BTreeMap<String, String>>),
+    Bridges(Vec<Gateway>, oneshot::Sender<BTreeMap<String, NoGateway>>),
     Assign(NodeId, Arc<AssignmentSet>),
     /// The host's own addresses or ways out are others now.
     HostChanged,
@@ -80,6 +80,7 @@ impl HostNetwork {
             overlay_mtu: underlay_mtu.saturating_sub(50),
             bridges: BTreeMap::new(),
             naming: Vec::new(),
+            broken_bridges: BTreeMap::new(),
             last: None,
             holding: true,
         };
@@ -182,10 +183,11 @@ impl Network for HostNetwork {
         let _ = self.tx.send(Request::Forget(network)).await; // The thread ends only with the daemon.
     }
 
-    async fn name_bridges(&self, bridges: Vec<NamedBridge>) -> BTreeMap<String, String> {
-        let gone = || bridges.iter().map(|b| (b.name.clone(), "the data plane has ended".to_owned())).collect();
+    async fn set_gateways(&self, gateways: Vec<Gateway>) -> BTreeMap<String, NoGateway> {
+        let ended = || NoGateway::Failed("the data plane has ended".to_owned());
+        let gone = || gateways.iter().map(|g| (g.name.clone(), ended())).collect();
         let (tx, rx) = oneshot::channel();
-        if self.tx.send(Request::Bridges(bridges.clone(), tx)).await.is_err() {
+        if self.tx.send(Request::Bridges(gateways.clone(), tx)).await.is_err() {
             return gone();
         }
         rx.await.unwrap_or_else(|_| gone())
@@ -219,12 +221,19 @@ type Waiting = (Option<String>, oneshot::Sender<Result<(), NetworkError>>);
 #[derive(Default)]
 struct Broken {
     endpoints: BTreeMap<String, String>,
-    bridges: BTreeMap<String, String>,
+    bridges: BTreeMap<String, NoBridge>,
 }
 
-fn bridge(named: NamedBridge) -> (String, Bridge) {
-    let mtu = u16::try_from(named.mtu).unwrap_or(u16::MAX);
-    (named.name, Bridge { v4: named.v4, v6: named.v6, mtu })
+fn bridge(gateway: Gateway) -> (String, Bridge) {
+    let mtu = u16::try_from(gateway.mtu).unwrap_or(u16::MAX);
+    (gateway.name, Bridge { v4: gateway.v4, v6: gateway.v6, mtu })
+}
+
+fn no_gateway(why: NoBridge) -> NoGateway {
+    match why {
+        NoBridge::Taken => NoGateway::Taken,
+        NoBridge::Failed(why) => NoGateway::Failed(why),
+    }
 }
 
 struct Keeper {
@@ -241,7 +250,9 @@ struct Keeper {
     overlay_mtu: u16,
     bridges: BTreeMap<String, Bridge>,
     /// Who waits for them.
-    naming: Vec<oneshot::Sender<BTreeMap<String, String>>>,
+    naming: Vec<oneshot::Sender<BTreeMap<String, NoGateway>>>,
+    /// Those that are not there, as the log was told last.
+    broken_bridges: BTreeMap<String, NoBridge>,
     /// What the kernel was made equal to last.
     last: Option<(NodeView, Surroundings)>,
     /// Not everything that ran before is known yet.
@@ -300,7 +311,7 @@ impl Keeper {
             }
             Request::Forget(network) => drop(self.lasting.remove(&network)),
             Request::Bridges(bridges, reply) => {
-                self.bridges = bridges.into_iter().map(bridge).collect();
+                self.bridges = bridges.into_iter().map(bridge).collect(); // by name, which is one network's
                 self.naming.push(reply);
             }
             Request::Assign(me, set) => {
@@ -344,7 +355,9 @@ impl Keeper {
         }
         self.lasting = view.networks.iter().filter(|(s, _)| s.is_local()).map(|(s, n)| (*s, n.clone())).collect();
         let around = self.surroundings();
-        let failed = if self.holding || self.last.as_ref().is_some_and(|(v, a)| *v == view && *a == around) {
+        let failed = if self.holding {
+            self.make_bridges()
+        } else if self.last.as_ref().is_some_and(|(v, a)| *v == view && *a == around) {
             Ok(Broken::default())
         } else {
             self.sync(view, around)
@@ -354,8 +367,10 @@ impl Keeper {
         }
         for reply in self.naming.drain(..) {
             let _ = reply.send(match &failed {
-                Ok(broken) => broken.bridges.clone(),
-                Err(e) => self.bridges.keys().map(|name| (name.clone(), e.clone())).collect(),
+                Ok(broken) => {
+                    broken.bridges.iter().map(|(name, why)| (name.clone(), no_gateway(why.clone()))).collect()
+                }
+                Err(e) => self.bridges.keys().map(|name| (name.clone(), NoGateway::Failed(e.clone()))).collect(),
             });
         }
         for (id, reply) in waiting {
@@ -391,9 +406,7 @@ impl Keeper {
                 for (endpoint, why) in &report.failed {
                     tracing::warn!(%endpoint, %why, "an endpoint could not be wired");
                 }
-                for (bridge, why) in &report.bridges {
-                    tracing::warn!(%bridge, %why, "the device that a network is given a name for is not there");
-                }
+                self.tell_bridges(&report.bridges);
                 for note in &report.notes {
                     tracing::warn!(%note, "data plane");
                 }
@@ -408,6 +421,25 @@ impl Keeper {
                 Err(format!("data plane: {error:#}"))
             }
         }
+    }
+
+    /// Gateway devices need no view: they can be there before all else is known, and before a container looks for one.
+    fn make_bridges(&mut self) -> Result<Broken, String> {
+        if self.naming.is_empty() {
+            return Ok(Broken::default());
+        }
+        let made = self.plane.bridges(&self.bridges);
+        let bridges = made.map_err(|error| format!("data plane: {:#}", anyhow::Error::new(error)))?;
+        self.tell_bridges(&bridges);
+        Ok(Broken { bridges, ..Broken::default() })
+    }
+
+    /// Once for each, not once for each container that starts.
+    fn tell_bridges(&mut self, broken: &BTreeMap<String, NoBridge>) {
+        for (bridge, why) in broken.iter().filter(|(bridge, why)| self.broken_bridges.get(*bridge) != Some(why)) {
+            tracing::warn!(%bridge, %why, "the gateway device of a network is not there");
+        }
+        self.broken_bridges.clone_from(broken);
     }
 
     fn surroundings(&self) -> Surroundings {

@@ -81,6 +81,7 @@ static long (*const skb_change_tail)(struct __sk_buff *skb, u32 len, u64 flags) 
 static long (*const skb_pull)(struct __sk_buff *skb, u32 len) = (void *)39;
 static u64 (*const socket_cookie)(void *ctx) = (void *)46;
 static long (*const skb_adjust_room)(struct __sk_buff *skb, int len_diff, u32 mode, u64 flags) = (void *)50;
+static long (*const bind_source)(struct bpf_sock_addr *ctx, void *addr, int len) = (void *)64;
 static struct bpf_sock *(*const full_socket)(struct bpf_sock *sk) = (void *)95;
 static struct bpf_tcp_sock *(*const tcp_socket)(struct bpf_sock *sk) = (void *)96;
 static u64 (*const netns_cookie)(void *ctx) = (void *)122;
@@ -89,6 +90,8 @@ static long (*const redirect_peer)(u32 ifindex, u64 flags) = (void *)155;
 static u64 (*const time_coarse_ns)(void) = (void *)160;
 static long (*const set_retval)(int retval) = (void *)187;
 
+#define AF_INET 2
+#define AF_INET6 10
 #define F_INGRESS 1             /* redirect */
 #define F_RECOMPUTE_CSUM 1      /* skb_store */
 #define F_INVALIDATE_HASH 2     /* skb_store */
@@ -137,4 +140,7 @@ struct tcp { u16 sport, dport; u32 seq, ack; u8 offset, flags; u16 window, check
 struct udp { u16 sport, dport, len, check; };
 struct icmp { u8 type, code; u16 check, id, seq; };
 struct arp { u16 hrd, pro; u8 hln, pln; u16 op; u8 sha[6]; u32 spa; u8 tha[6]; u32 tpa; } packed;
+/* What bind(2) takes, of either family. */
+struct sockaddr4 { u16 family, port; u32 ip, zero[2]; };
+struct sockaddr6 { u16 family, port; u32 flow; struct addr6 ip; u32 scope; };
 struct vxlan { u32 flags, vni; };

@@ -208,19 +208,22 @@ inline int is_group_address(u32 ip, struct iface *from)
            (from->mask != 0xffffffff && ip == (from->subnet | ~from->mask));
 }
 
-/* To an address of the host itself: a published port, or its own services. */
+/* To an address of the host itself: a published port, or its own services. From an internal network it hears answers, so that it can
+ * check on its containers, and what is sent to the network's own gateway where the host has that address, as Docker's
+ * internal bridges let be; but no published port, which would lead into another network. */
 inline int to_host(struct __sk_buff *skb, struct packet *p, struct iface *from)
 {
     if (is_tcp_or_udp(p)) {
         struct published *pub = find_published(p->daddr, p->dport, p->proto);
+        if (pub && (from->flags & IFACE_INTERNAL) && (p->proto == IP_UDP || is_first_syn(p)))
+            return refuse(skb, p, D_INTERNAL);
         struct conn_key key;
         conn_key_of(&key, p, from->scope, DIR_FORWARD);
         struct conn *c = pub ? front_conn(&key, p) : 0;
         if (pub && (c || (!p->later_fragment && (p->proto == IP_UDP || is_first_syn(p)))))
             return to_published(skb, p, &key, c, p->daddr, 0, pub);
     }
-    /* From an internal network only answers reach the host, so that it can check on its containers. */
-    if (from->flags & IFACE_INTERNAL) {
+    if ((from->flags & IFACE_INTERNAL) && p->daddr != from->gateway) {
         int answer = (p->proto == IP_TCP && !is_first_syn(p)) || (p->proto == IP_ICMP && p->icmp_type == 0);
         if (!answer)
             return answer_unreachable(skb, p, 0, 0, D_INTERNAL);

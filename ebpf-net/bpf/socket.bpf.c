@@ -67,8 +67,25 @@ inline int is_host_address(u32 ip)
     return (ip & htonl(0xff000000)) == htonl(0x7f000000) || map_lookup(&host_addrs, &ip);
 }
 
+/* A process of the host that asks for an address of the host by TCP speaks with that address, as if nothing had been translated: else
+ * the kernel would choose what it calls itself towards the container, which is the gateway of its network. For loopback that is what it
+ * is to be, as no container can answer there. One that is bound already has its own choice; sockets of UDP may be connected to
+ * somebody else later, and stay free. `connecting`: a constant, for the helper is there for connect() alone. */
+inline void speak_as(struct bpf_sock_addr *ctx, u32 ip, int connecting)
+{
+    if (!connecting || ctx->protocol != IP_TCP || (ip & htonl(0xff000000)) == htonl(0x7f000000))
+        return;
+    if (ctx->family == AF_INET) {
+        struct sockaddr4 as = { .family = AF_INET, .ip = ip };
+        bind_source(ctx, &as, sizeof as);
+    } else {
+        struct sockaddr6 as = { .family = AF_INET6, .ip = { { 0, 0, htonl(0xffff), ip } } };
+        bind_source(ctx, &as, sizeof as);
+    }
+}
+
 /* Turns `a` into where the socket shall really go. 0: nothing to do, 1: changed, -1: refused. */
-inline int translate(struct bpf_sock_addr *ctx, struct address *a, u8 proto, u16 flags)
+inline int translate(struct bpf_sock_addr *ctx, struct address *a, u8 proto, u16 flags, int connecting)
 {
     u64 cookie = netns_cookie(ctx);
     struct netns *ns = map_lookup(&namespaces, &cookie);
@@ -94,6 +111,7 @@ inline int translate(struct bpf_sock_addr *ctx, struct address *a, u8 proto, u16
         if (choose_of_published(&b, a->ip, a->port, proto, pub))
             return -1;
         counted = C_SOCKET_PUBLISHED;
+        speak_as(ctx, a->ip, connecting);
     } else {
         struct endpoint *vip = find_vip(ns, a->ip, &b.scope);
         if (!vip)
@@ -119,10 +137,10 @@ inline struct peer *asked_for(struct bpf_sock_addr *ctx, u32 ip, u16 port)
     return map_lookup(&peers, &key);
 }
 
-inline int forward4(struct bpf_sock_addr *ctx, u8 proto)
+inline int forward4(struct bpf_sock_addr *ctx, u8 proto, int connecting)
 {
     struct address a = { .ip = ctx->user_ip4, .port = ctx->user_port };
-    int done = translate(ctx, &a, proto, 0);
+    int done = translate(ctx, &a, proto, 0, connecting);
     if (done < 0)
         return refused();
     if (done) {
@@ -179,7 +197,7 @@ inline void write_mapped(struct bpf_sock_addr *ctx, u32 ip, u16 port)
 
 /* A published port at an IPv6 address of the host, asked for by a process of the host. 1: the socket goes to the container. A link-local
  * address is not meant: such a socket is bound to its link, where no container is. */
-inline int to_published6(struct bpf_sock_addr *ctx, struct address6 *a, u8 proto)
+inline int to_published6(struct bpf_sock_addr *ctx, struct address6 *a, u8 proto, int connecting)
 {
     u64 cookie = netns_cookie(ctx);
     struct netns *ns = map_lookup(&namespaces, &cookie);
@@ -193,6 +211,10 @@ inline int to_published6(struct bpf_sock_addr *ctx, struct address6 *a, u8 proto
     struct peer6_key key = { .socket = socket_cookie(ctx), .ip = pub->ip, .port = pub->port };
     struct peer6 was = { .ip = a->ip, .port = a->port };
     map_update(&peers6, &key, &was, 0);
+    if (connecting && ctx->protocol == IP_TCP && !is_loopback6(&a->ip)) {
+        struct sockaddr6 as = { .family = AF_INET6, .ip = a->ip };      /* as speak_as */
+        bind_source(ctx, &as, sizeof as);
+    }
     struct addr6 ip = pub->ip;
     write6(ctx, &ip, pub->port);
     count(C_SOCKET_PUBLISHED);
@@ -201,17 +223,17 @@ inline int to_published6(struct bpf_sock_addr *ctx, struct address6 *a, u8 proto
 
 /* IPv6 sockets: published ports of the host; and those that talk IPv4, as ::ffff:a.b.c.d, or as ::1 to a port that is published for
  * IPv4 only. */
-inline int forward6(struct bpf_sock_addr *ctx, u8 proto)
+inline int forward6(struct bpf_sock_addr *ctx, u8 proto, int connecting)
 {
     struct address6 asked;
     read6(ctx, &asked);
     int loopback = is_loopback6(&asked.ip), mapped = is_mapped(&asked.ip);
-    if (!mapped && to_published6(ctx, &asked, proto))
+    if (!mapped && to_published6(ctx, &asked, proto, connecting))
         return ALLOW;
     if (!mapped && !loopback)
         return ALLOW;
     struct address a = { .ip = loopback ? htonl(0x7f000001) : asked.ip.w[3], .port = asked.port };
-    int done = translate(ctx, &a, proto, loopback ? PEER_WAS_V6_LOOPBACK : 0);
+    int done = translate(ctx, &a, proto, loopback ? PEER_WAS_V6_LOOPBACK : 0, connecting);
     if (done < 0)
         return refused();
     if (done)
@@ -244,10 +266,10 @@ inline int reverse6(struct bpf_sock_addr *ctx)
     return ALLOW;
 }
 
-SEC("cgroup/connect4") int connect4(struct bpf_sock_addr *ctx) { return forward4(ctx, ctx->protocol); }
-SEC("cgroup/connect6") int connect6(struct bpf_sock_addr *ctx) { return forward6(ctx, ctx->protocol); }
-SEC("cgroup/sendmsg4") int sendmsg4(struct bpf_sock_addr *ctx) { return forward4(ctx, IP_UDP); }
-SEC("cgroup/sendmsg6") int sendmsg6(struct bpf_sock_addr *ctx) { return forward6(ctx, IP_UDP); }
+SEC("cgroup/connect4") int connect4(struct bpf_sock_addr *ctx) { return forward4(ctx, ctx->protocol, 1); }
+SEC("cgroup/connect6") int connect6(struct bpf_sock_addr *ctx) { return forward6(ctx, ctx->protocol, 1); }
+SEC("cgroup/sendmsg4") int sendmsg4(struct bpf_sock_addr *ctx) { return forward4(ctx, IP_UDP, 0); }
+SEC("cgroup/sendmsg6") int sendmsg6(struct bpf_sock_addr *ctx) { return forward6(ctx, IP_UDP, 0); }
 SEC("cgroup/recvmsg4") int recvmsg4(struct bpf_sock_addr *ctx) { return reverse4(ctx); }
 SEC("cgroup/recvmsg6") int recvmsg6(struct bpf_sock_addr *ctx) { return reverse6(ctx); }
 SEC("cgroup/getpeername4") int getpeername4(struct bpf_sock_addr *ctx) { return reverse4(ctx); }

@@ -77,8 +77,8 @@ inline int answer_echo6(struct __sk_buff *skb, struct packet6 *p)
     return send_back(skb);
 }
 
-/* To an address of the host itself: a published port, or its own services, as to_host. */
-inline int to_host6(struct __sk_buff *skb, struct packet6 *p, struct iface *from)
+/* To an address of the host itself: a published port, or its own services, as to_host. is_gateway: that of the container's network. */
+inline int to_host6(struct __sk_buff *skb, struct packet6 *p, struct iface *from, int is_gateway)
 {
     if (is_icmp6_error(p)) {
         int verdict = translate_error6(skb, p, from->scope, DIR_FORWARD);
@@ -87,13 +87,15 @@ inline int to_host6(struct __sk_buff *skb, struct packet6 *p, struct iface *from
     }
     if (is_tcp_or_udp(&p->p)) {
         struct published6 *pub = find_published6(&p->daddr, p->p.dport, p->p.proto);
+        if (pub && (from->flags & IFACE_INTERNAL) && (p->p.proto == IP_UDP || is_first_syn(&p->p)))
+            return drop(D_INTERNAL);
         struct conn6_key key;
         conn6_key_of(&key, p, from->scope, DIR_FORWARD);
         struct conn6 *c = pub ? front_conn6(&key, p, pub) : 0;
         if (pub && (c || (!p->p.later_fragment && (p->p.proto == IP_UDP || is_first_syn(&p->p)))))
             return to_published6(skb, p, &key, c, &p->daddr, 0, pub);
     }
-    if (from->flags & IFACE_INTERNAL) {
+    if ((from->flags & IFACE_INTERNAL) && !is_gateway) {
         int answer = (p->p.proto == IP_TCP && !is_first_syn(&p->p)) ||
                      (p->p.proto == IP_ICMPV6 && p->p.icmp_type == 129);
         if (!answer)
@@ -118,9 +120,10 @@ inline int leave_network6(struct __sk_buff *skb, struct packet6 *p, struct iface
         if (verdict != TC_ACT_UNSPEC)
             return verdict;
     }
+    int is_gateway = find_endpoint6(from->scope, &p->daddr) != 0;
     if (map_lookup(&host_addrs6, &p->daddr))
-        return to_host6(skb, p, from);
-    if (find_endpoint6(from->scope, &p->daddr))
+        return to_host6(skb, p, from, is_gateway);
+    if (is_gateway)
         return answer_echo6(skb, p);
     if (from->flags & IFACE_INTERNAL)
         return drop(D_INTERNAL);

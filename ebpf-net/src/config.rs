@@ -123,7 +123,7 @@ pub struct Surroundings {
     /// Tunnel addresses of all other hosts of the cluster. A host that runs no container of ours sends us what comes
     /// in at its published ports: without its address here that would be an unknown tunnel, and dropped.
     pub peers: BTreeSet<Ipv4Addr>,
-    /// Devices that networks of this host have names for, by that name.
+    /// The gateway devices of networks of this host, by name.
     pub bridges: BTreeMap<String, Bridge>,
 }
 

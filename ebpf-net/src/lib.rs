@@ -47,7 +47,7 @@ mod sys;
 mod tables;
 mod watch;
 
-pub use bridges::Bridge;
+pub use bridges::{Bridge, NoBridge};
 pub use config::{Attach, Config, DnsPorts, Surroundings, Uplink, VXLAN_PORT};
 pub use counters::Reason;
 pub use host::TUNNEL_OVERHEAD;

@@ -37,7 +37,7 @@ impl Names {
         format!("muster_{}", self.instance.replace('-', "_"))
     }
 
-    /// What a device that a network gives a name is called until it has that name.
+    /// What a gateway device is called until it has its name.
     pub fn bridge_draft(&self) -> String {
         format!("{}-new", self.prefix)
     }
@@ -47,7 +47,7 @@ impl Names {
         format!("{}bridge:", self.alias())
     }
 
-    /// A device of ours whose name is a user's.
+    /// A gateway device of ours, whatever its name is.
     pub fn owns_bridge(&self, link: &Link) -> bool {
         link.alias.starts_with(&self.bridge_alias())
     }

@@ -59,6 +59,7 @@ pub struct Route6 {
     pub to: Subnet6,
     pub ifindex: u32,
     pub gateway: Option<Ipv6Addr>,
+    pub source: Option<Ipv6Addr>,
 }
 
 const DUMP_TRIES: usize = 5;
@@ -330,6 +331,7 @@ fn route6_message(route: &Route6) -> RouteMessage {
     }
     message.attributes.push(RouteAttribute::Oif(route.ifindex));
     message.attributes.extend(route.gateway.map(|g| RouteAttribute::Gateway(RouteAddress::Inet6(g))));
+    message.attributes.extend(route.source.map(|s| RouteAttribute::PrefSource(RouteAddress::Inet6(s))));
     message
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     bpffs,
-    bridges::Bridges,
+    bridges::{Bridge, Bridges, NoBridge},
     config::{Config, DnsPorts, Surroundings},
     counters::Reason,
     hooks::{Hooks, PacketHook},
@@ -136,6 +136,21 @@ impl DataPlane {
         host.run(&path, || self.ports.remove_doomed(&mut open_netlink()?, &mut self.hooks))?
     }
 
+    /// Makes the host's gateway devices these, and nothing else: for who does not know the whole view yet, and wants to know which of
+    /// them there can be. The next [`DataPlane::sync`] is to be told the same.
+    ///
+    /// # Errors
+    /// As [`DataPlane::sync`], of the host as a whole.
+    pub fn bridges(&mut self, wanted: &BTreeMap<String, Bridge>) -> Result<BTreeMap<String, NoBridge>, Error> {
+        let (host, path) = (self.host.clone(), self.host_path.clone());
+        host.run(&path, || {
+            let mut netlink = open_netlink()?;
+            let links = list_links(&mut netlink)?;
+            let survey = Survey::take(&self.config, &self.names, &links, &mut netlink)?;
+            Ok(self.bridges.reconcile(wanted, &links, &survey, &self.names, &mut netlink))
+        })?
+    }
+
     /// What the kernel programs counted since the maps were made, on all processors together.
     ///
     /// # Errors
@@ -166,9 +181,13 @@ impl DataPlane {
         let mut report = Report::default();
         let mut netlink = open_netlink()?;
         let links = list_links(&mut netlink)?;
+        let mut survey = Survey::take(&self.config, &self.names, &links, &mut netlink)?;
         // First: their addresses are the host's.
-        report.bridges = self.bridges.reconcile(&around.bridges, &links, &self.names, &mut netlink);
-        let survey = Survey::take(&self.config, &self.names, &links, &mut netlink)?;
+        report.bridges = self.bridges.reconcile(&around.bridges, &links, &survey, &self.names, &mut netlink);
+        if self.bridges.take_changed() {
+            survey = Survey::take(&self.config, &self.names, &links, &mut netlink)?;
+            self.ports.forget_routes();
+        }
         let source = survey.addrs.contains(&self.config.vtep_ip).then_some(self.config.vtep_ip);
 
         let mut bench = Bench {
@@ -178,6 +197,7 @@ impl DataPlane {
             hooks: &mut self.hooks,
             source,
             addrs: &survey.addrs,
+            addrs6: &survey.addrs6,
         };
         let ports = self.ports.reconcile(view, &links, &mut bench, &mut report)?;
         let host_if = match survey.tunnel {
@@ -203,6 +223,7 @@ impl DataPlane {
             hooks: &mut self.hooks,
             source,
             addrs: &survey.addrs,
+            addrs6: &survey.addrs6,
         };
         let owners = host_routes(view, |key| ports.contains_key(key));
         self.ports.route(view, &owners, &ports, &mut bench)?;

@@ -47,6 +47,7 @@ pub struct Bench<'a> {
     pub source: Option<Ipv4Addr>,
     /// The host's addresses.
     pub addrs: &'a BTreeSet<Ipv4Addr>,
+    pub addrs6: &'a BTreeSet<Ipv6Addr>,
 }
 
 /// Why one endpoint has no interface.
@@ -251,6 +252,12 @@ impl Ports {
         Ok((GroundPort { ifindex, host_mac: mac_for(&w.veth), cookie }, created))
     }
 
+    /// The host has other addresses now: routes may have gone with one, or are to name another as their source.
+    pub fn forget_routes(&mut self) {
+        self.routes.clear();
+        self.routes6.clear();
+    }
+
     /// Sets the host's routes and neighbours to endpoints. `owners`: address -> endpoint key.
     ///
     /// # Errors
@@ -297,7 +304,9 @@ impl Ports {
                 continue;
             }
             let failed = |source| Error::Netlink { doing: format!("set the route to {ip}"), source };
-            let route = Route6 { to: Subnet6::containing(ip, 128), ifindex, gateway: None };
+            let gateway = view.networks.get(&endpoint.scope).and_then(|n| Some(n.v6?.gateway));
+            let source = gateway.filter(|ip| bench.addrs6.contains(ip));
+            let route = Route6 { to: Subnet6::containing(ip, 128), ifindex, gateway: None, source };
             bench.netlink.set_route6(&route).map_err(failed)?;
             bench.netlink.set_neighbour(ifindex, ip.into(), endpoint.mac).map_err(failed)?;
             self.routes6.insert(ip, ifindex);
@@ -395,7 +404,7 @@ fn set_default_route(netlink: &mut Netlink, index: u32, w: &Wanted<'_>, on: bool
 fn set_default_route6(netlink: &mut Netlink, index: u32, w: &Wanted<'_>, on: bool) -> Result<(), Fault> {
     let Some(net) = w.endpoint.ip6.and(w.net.v6) else { return Ok(()) };
     let everywhere = Subnet6::containing(Ipv6Addr::UNSPECIFIED, 0);
-    let route = Route6 { to: everywhere, ifindex: index, gateway: Some(net.gateway) };
+    let route = Route6 { to: everywhere, ifindex: index, gateway: Some(net.gateway), source: None };
     let done = if on { netlink.set_route6(&route) } else { netlink.delete_route6(&route) };
     done.map_err(step("set the container's IPv6 default route"))
 }

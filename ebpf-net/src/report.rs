@@ -1,5 +1,6 @@
 //! What a sync did, and what can go wrong.
 
+use crate::bridges::NoBridge;
 use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 
 /// What one [`sync`](crate::DataPlane::sync) did.
@@ -8,7 +9,7 @@ pub struct Report {
     /// Endpoints that have no working interface now, by endpoint key, with the reason. The next sync tries again.
     pub failed: BTreeMap<String, String>,
     /// Devices of [`Surroundings::bridges`](crate::Surroundings::bridges) that are not there now, with the reason.
-    pub bridges: BTreeMap<String, String>,
+    pub bridges: BTreeMap<String, NoBridge>,
     /// Endpoints whose interface was made by this sync.
     pub created: Vec<String>,
     /// Interfaces of ours that were removed because the view does not have them.

@@ -73,7 +73,7 @@ pub(crate) async fn adopt(shared: &Arc<Shared>, read: Vec<Read<Record>>) -> Resu
     let known: BTreeSet<&str> = found.iter().map(|f| f.record.id.as_str()).collect();
     let unknown: Vec<String> = keep.iter().filter(|id| !known.contains(id.as_str())).cloned().collect();
     shared.hold_endpoints_of(&unknown);
-    shared.name_bridges().await;
+    shared.make_gateways().await;
     shared.settle_at_start().await;
     let with_execs = shared.containers_with_execs();
     let mut ended = Vec::new();

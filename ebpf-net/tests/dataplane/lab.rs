@@ -1,7 +1,7 @@
 //! Hosts as network namespaces on one underlay, containers as namespaces, a client outside; gone when dropped.
 
 use crate::actor::Actor;
-use muster_ebpf_net::{Attach, Config, DataPlane, Reason, Report, Surroundings};
+use muster_ebpf_net::{Attach, Bridge, Config, DataPlane, Reason, Report, Surroundings};
 use muster_model::{
     net::{Mac, Protocol, Scope, Subnet, Subnet6},
     view::{
@@ -68,6 +68,8 @@ pub struct Lab {
     pub published: BTreeMap<PublishedKey, Published>,
     pub published6: BTreeMap<PublishedKey6, Published6>,
     pub dns: BTreeMap<PathBuf, muster_ebpf_net::DnsPorts>,
+    /// Gateway devices of each host.
+    pub bridges: BTreeMap<String, Bridge>,
 }
 
 impl Lab {
@@ -95,6 +97,7 @@ impl Lab {
             vips: BTreeMap::new(),
             published: BTreeMap::new(),
             published6: BTreeMap::new(),
+            bridges: BTreeMap::new(),
             dns: BTreeMap::new(),
         };
         let underlay = lab.add_namespace("-underlay");
@@ -224,6 +227,12 @@ impl Lab {
         network.v6 = Some(Network6 { subnet: subnet6, gateway: subnet6.gateway() });
     }
 
+    /// The gateway of a network, as a device of the host.
+    pub fn bridge(&mut self, name: &str, scope: Scope) {
+        let net = &self.networks[&scope];
+        self.bridges.insert(name.to_owned(), Bridge { v4: net.v4, v6: net.v6, mtu: net.mtu });
+    }
+
     /// A container with addresses of both families.
     pub fn container6(&mut self, host: usize, key: &str, scope: Scope, address: &str, address6: &str) {
         self.container(host, key, scope, address);
@@ -317,7 +326,11 @@ impl Lab {
     }
 
     pub fn around(&self) -> Surroundings {
-        Surroundings { dns: self.dns.clone(), peers: (0..self.hosts).map(host_ip).collect(), ..Surroundings::default() }
+        Surroundings {
+            dns: self.dns.clone(),
+            peers: (0..self.hosts).map(host_ip).collect(),
+            bridges: self.bridges.clone(),
+        }
     }
 
     pub fn plane(&mut self, host: usize) -> &mut DataPlane {

@@ -5,6 +5,7 @@ mod actor;
 mod attacks;
 mod flood;
 mod frames;
+mod gateways;
 mod ipv6;
 mod lab;
 mod lifecycle;

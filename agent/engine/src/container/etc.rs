@@ -11,7 +11,8 @@ use std::{
     path::Path,
 };
 
-/// What `--add-host name:host-gateway` stands for.
+/// What `--add-host name:host-gateway` stands for: the gateway of the default network, as with Docker, where that is an address of
+/// this host, which a socket can be bound to.
 const HOST_GATEWAY: &str = "host-gateway";
 
 /// Where the files of a container are: its own, or those of the one whose network it shares.
@@ -106,8 +107,13 @@ fn hosts(shared: &Shared, record: &Record) -> String {
 
 fn extra_hosts(shared: &Shared, record: &Record) -> String {
     let bridge = || shared.networks.find("bridge").ok().and_then(|n| n.gateway).map(IpAddr::V4);
+    let answering = || bridge().filter(|ip| UdpSocket::bind((*ip, 0)).is_ok());
     let wanted = record.host.extra_hosts.iter().any(|entry| entry.ends_with(HOST_GATEWAY));
-    let gateway = wanted.then(|| outward().or_else(bridge)).flatten().map(|ip| ip.to_string()).unwrap_or_default();
+    let gateway = wanted
+        .then(|| answering().or_else(outward).or_else(bridge))
+        .flatten()
+        .map(|ip| ip.to_string())
+        .unwrap_or_default();
     let mut text = String::new();
     for (name, ip) in record.host.extra_hosts.iter().filter_map(|entry| split_extra_host(entry)) {
         let ip = if ip == HOST_GATEWAY { &gateway } else { ip };
@@ -116,8 +122,8 @@ fn extra_hosts(shared: &Shared, record: &Record) -> String {
     text
 }
 
-/// The address that the host speaks to the world with: the gateways of networks are no machine's here. A datagram socket that is
-/// connected has chosen it, and has sent nothing.
+/// The address that the host speaks to the world with, for hosts where the default network's gateway is no device. A datagram socket
+/// that is connected has chosen it, and has sent nothing.
 fn outward() -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     // Of the addresses that are nobody's (RFC 5737).

@@ -61,8 +61,8 @@ impl Networks {
             enable_ipv6: body.enable_ipv6 == Some(true),
             ..NetworkRecord::default()
         };
-        if let Some(name) = record.bridge_name()
-            && let Some(other) = self.all_and_pending().iter().find(|n| n.bridge_name() == Some(name))
+        if let Some(name) = record.given_device()
+            && let Some(other) = self.all_and_pending().iter().find(|n| n.device().as_deref() == Some(name))
         {
             return Err(Error::conflict(format!("network option {NAME_OPTION}={name}: network {} has it", other.name)));
         }

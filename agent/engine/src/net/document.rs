@@ -59,12 +59,15 @@ impl Shared {
         } else {
             error::blocking(move || shared.networks.create(body)).await?
         };
-        if let Err(e) = self.name_bridge(&network).await {
-            self.remove_network(&network).await?;
-            return Err(e);
-        }
+        let warning = match self.make_gateway(&network).await {
+            Ok(warning) => warning,
+            Err(e) => {
+                self.remove_network(&network).await?;
+                return Err(e);
+            }
+        };
         self.network_event(&network, "create");
-        Ok(NetworkCreated { id: network.id.clone(), warning: String::new() })
+        Ok(NetworkCreated { id: network.id.clone(), warning })
     }
 
     pub(super) fn network_event(&self, network: &NetworkRecord, action: &str) {
@@ -126,10 +129,13 @@ impl Shared {
     }
 
     pub(crate) async fn network_remove(&self, name: &str) -> Result<()> {
-        let network = self.networks.find(name)?;
-        self.remove_network(&network).await?;
-        self.forget_bridge(&network).await;
-        self.network_event(&network, "destroy");
+        self.unmake_network(&self.networks.find(name)?).await
+    }
+
+    async fn unmake_network(&self, network: &Arc<NetworkRecord>) -> Result<()> {
+        self.remove_network(network).await?;
+        self.forget_gateway(network).await;
+        self.network_event(network, "destroy");
         Ok(())
     }
 
@@ -158,9 +164,7 @@ impl Shared {
                 continue;
             }
             // One that somebody is on stays.
-            if self.remove_network(&network).await.is_ok() {
-                self.forget_bridge(&network).await;
-                self.network_event(&network, "destroy");
+            if self.unmake_network(&network).await.is_ok() {
                 deleted.push(network.name.clone());
             }
         }

@@ -3,9 +3,9 @@
 //! Read [`Network`] and [`Sandbox`] first: they are what a data plane implements and is told.
 
 mod attach;
-mod bridges;
 mod create;
 mod document;
+mod gateways;
 mod ipam;
 pub(crate) mod netns;
 mod networks;
@@ -19,7 +19,9 @@ mod sandbox;
 mod spanning;
 
 pub use ipam::default_pools;
-pub use plug::{Dns, Endpoint, Foreign, Linked, NamedBridge, Network, NetworkError, NoNetwork, Published, Sandbox};
+pub use plug::{
+    Dns, Endpoint, Foreign, Gateway, Linked, Network, NetworkError, NoGateway, NoNetwork, Published, Sandbox,
+};
 
 pub use spanning::{NoSpanning, Spanning};
 

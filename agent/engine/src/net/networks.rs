@@ -1,6 +1,7 @@
 //! The networks of this host: what they are, who is on them, which addresses are taken.
 
 use super::{
+    gateways::DEFAULT_DEVICE,
     ipam::{self, Ipam, Range},
     remote::Pool,
 };
@@ -118,7 +119,7 @@ pub(crate) struct Networks {
     pub(super) making: Mutex<()>,
     /// Held while the network for ways out is looked for and made.
     pub(super) making_way_out: tokio::sync::Mutex<()>,
-    /// Held while the data plane is told of devices with names.
+    /// Held while the data plane is told of gateway devices.
     pub(super) naming: tokio::sync::Mutex<()>,
 }
 
@@ -168,7 +169,10 @@ impl Networks {
 
     fn make_predefined(&self, config: &EngineConfig) -> std::result::Result<(), OpenError> {
         for (name, driver) in PREDEFINED.into_iter().zip(["bridge", "host", "null"]) {
-            if self.find(name).is_ok() {
+            if let Ok(there) = self.find(name) {
+                if driver == "bridge" && there.given_device().is_none() {
+                    self.name_default(&there)?; // of a daemon before this one
+                }
                 continue;
             }
             let mut record =
@@ -188,6 +192,28 @@ impl Networks {
         Ok(())
     }
 
+    /// Gives the default network's device its name, where a user's network has not got it before. Blocks on the disk.
+    fn name_default(&self, record: &NetworkRecord) -> std::result::Result<(), durable::Error> {
+        let mut record = record.clone();
+        let has_it = |n: &Arc<NetworkRecord>| n.given_device() == Some(DEFAULT_DEVICE);
+        let device = if self.all().iter().any(has_it) { record.own_device() } else { DEFAULT_DEVICE.to_owned() };
+        record.options.insert(NAME_OPTION.to_owned(), device);
+        durable::write(&self.path(&record.id), &self.encode(&record)?, Durability::Power)?;
+        self.replace(record);
+        Ok(())
+    }
+
+    fn encode(&self, record: &NetworkRecord) -> std::result::Result<Vec<u8>, durable::Error> {
+        serde_json::to_vec(record).map_err(|e| durable::Error::at("encode", &self.folder)(e.into()))
+    }
+
+    /// Puts a record in the place of the one before, if that is still there.
+    pub(super) fn replace(&self, record: NetworkRecord) {
+        if let Some(there) = self.lock().by_id.get_mut(&record.id) {
+            *there = Arc::new(record);
+        }
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -195,8 +221,7 @@ impl Networks {
     /// Gives a network its id and number, writes it down and enters it. Blocks on the disk.
     pub(super) fn add(&self, mut record: NetworkRecord) -> std::result::Result<Arc<NetworkRecord>, durable::Error> {
         self.identify(&mut record);
-        let bytes = serde_json::to_vec(&record).map_err(|e| durable::Error::at("encode", &self.folder)(e.into()))?;
-        durable::write(&self.path(&record.id), &bytes, Durability::Power)?;
+        durable::write(&self.path(&record.id), &self.encode(&record)?, Durability::Power)?;
         let id = record.id.clone();
         let mut inner = self.lock();
         inner.enter(record);
@@ -445,6 +470,7 @@ fn default_bridge_options(mtu: u32) -> Strings {
         ("com.docker.network.bridge.enable_icc", "true".to_owned()),
         (MASQUERADE_OPTION, "true".to_owned()),
         (BINDING_OPTION, "0.0.0.0".to_owned()),
+        (NAME_OPTION, DEFAULT_DEVICE.to_owned()),
         (MTU_OPTION, mtu.to_string()),
     ]
     .into_iter()

@@ -93,14 +93,25 @@ pub struct Linked {
     pub scope: Option<Scope>,
 }
 
-/// A device of the host that a network is given a name for: it has the network's gateway addresses, and no container hangs on it.
+/// The device that the host has for a bridge network: it has the network's gateway addresses, and no container hangs on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedBridge {
+pub struct Gateway {
+    /// Up to 15 bytes.
     pub name: String,
     pub v4: Option<Network4>,
     pub v6: Option<Network6>,
     /// Bytes.
     pub mtu: u32,
+}
+
+/// Why a [`Gateway`] is not there. The texts are shown to the user.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoGateway {
+    /// Somebody else's, which is left alone.
+    #[error("a device of this name is there already")]
+    Taken,
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// How the container resolves names.
@@ -136,9 +147,9 @@ pub trait Network: Send + Sync + 'static {
     /// A network of this host was removed: what is kept of it for its next container can go.
     async fn forget(&self, network: Scope);
 
-    /// Makes the host's devices of this kind these. Answers with those that could not be made, and why.
-    async fn name_bridges(&self, bridges: Vec<NamedBridge>) -> BTreeMap<String, String> {
-        bridges.into_iter().map(|b| (b.name, "there is no data plane".to_owned())).collect()
+    /// Makes the host's gateway devices these. Answers with those that could not be made, by name, and why.
+    async fn set_gateways(&self, gateways: Vec<Gateway>) -> BTreeMap<String, NoGateway> {
+        gateways.into_iter().map(|g| (g.name, NoGateway::Failed("there is no data plane".to_owned()))).collect()
     }
 
     /// Whether it answers DNS at 127.0.0.11 in the containers.

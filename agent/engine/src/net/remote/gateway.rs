@@ -75,6 +75,7 @@ impl Shared {
             return check(network);
         }
         let network = self.networks.settle(self.networks.reserve(wanted())?).await?;
+        self.make_gateway(&network).await?;
         self.network_event(&network, "create");
         Ok(network)
     }
