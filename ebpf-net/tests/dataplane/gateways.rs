@@ -24,7 +24,7 @@ fn lab() -> Lab {
 
 #[test]
 fn containers_reach_the_hosts_services_at_their_gateway_and_the_host_speaks_as_it() {
-    let mut lab = lab();
+    let lab = lab();
     let (mut host, mut a) = (lab.on_host(0), lab.inside(0, "a"));
     host.must("listen tcp [::]:7000 host");
     host.must("listen udp 10.1.0.1:7001 host");
