@@ -73,7 +73,9 @@ impl Bridges {
     ) -> BTreeMap<String, NoBridge> {
         let mut failed = BTreeMap::new();
         let fits = |link: &Link| wanted.get(&link.name).is_some_and(|b| b.alias(names, &link.name) == link.alias);
-        for link in links.iter().filter(|l| names.owns_bridge(l) && !fits(l)) {
+        // One that was left half-made has no alias yet, and its name of ours.
+        let half_made = |link: &Link| link.name == names.bridge_draft() && names.owns(link);
+        for link in links.iter().filter(|l| half_made(l) || (names.owns_bridge(l) && !fits(l))) {
             self.whole.remove(&link.name);
             self.changed = true;
             if let Err(e) = netlink.delete_link(link.index)

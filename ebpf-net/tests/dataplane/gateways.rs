@@ -131,6 +131,16 @@ fn devices_come_and_go_with_their_networks_and_are_made_good() {
         assert_eq!(host.must("tcp 10.1.0.11:80 1000"), "a ::ffff:10.1.0.1 peer=10.1.0.11:80", "{damage}");
         assert_eq!(host.must("tcp [fd00:1::a]:80 1000"), "a fd00:1::1 peer=[fd00:1::a]:80", "{damage}");
     }
+    // One that died in the middle of making one has left it without a name.
+    let links = lab.run_in("h0", "ip -br link");
+    let ours = links.split_whitespace().find_map(|w| w.split_once("-host")).expect("the device to other hosts").0;
+    let draft = format!("{ours}-new");
+    lab.run_in("h0", &format!("ip link add {draft} type bridge"));
+    lab.network(Scope::local(3), "10.3.0.0/24");
+    lab.bridge("green0", Scope::local(3));
+    lab.sync(0);
+    let links = lab.run_in("h0", "ip -br link");
+    assert!(!links.contains(&draft) && links.contains("green0"), "{links}");
     lab.bridges.remove("red0");
     lab.sync(0);
     let links = lab.run_in("h0", "ip -br link");
