@@ -316,6 +316,7 @@ engine_calls! {
         image_inspect() -> ImageInspect;
         image_history() -> Vec<ImageHistoryItem>;
         image_tag(repo: String, tag: String) -> ();
+        image_untag() -> ();
         image_remove(force: bool, no_prune: bool) -> Vec<ImageDeleteItem>;
         volume_inspect() -> Volume;
         volume_remove(force: bool) -> ();

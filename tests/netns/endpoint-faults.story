@@ -89,8 +89,9 @@ quiet there -d --name deaf box:1 sleep 1000
 quiet there -d --name loud box:1 sh -c 'while :; do seq 1 2000; done'
 stalled=()
 for i in 1 2 3 4; do
-  setsid sh -c "head -c 50000000 /dev/zero | docker exec -i deaf sleep 1000" >/dev/null 2>&1 & stalled+=($!)
-  setsid sh -c "docker logs -f loud | sleep 1000" >/dev/null 2>&1 & stalled+=($!)
+  # Again, where a busy machine's host did not answer in time.
+  setsid sh -c "until head -c 50000000 /dev/zero | docker exec -i deaf sleep 1000; do sleep 0.1; done" >/dev/null 2>&1 & stalled+=($!)
+  setsid sh -c "until docker logs -f loud; do sleep 0.1; done | sleep 1000" >/dev/null 2>&1 & stalled+=($!)
 done
 sleepers() { [ "$(docker exec deaf ps | grep -c ' sleep 1000$')" = 5 ]; }
 within 20 "four commands on another host read no input, four clients no output" sleepers
@@ -140,6 +141,10 @@ wait "$follower" 2>/dev/null
 within 30 "the managers miss it" nodes_are 1 1 Down
 is "what is elsewhere works" "up" docker exec stays echo up
 refuses "what is nowhere may be on it" "${P}host3" docker inspect -f x ghost
+quiet docker volume create --label "muster.node=${P}host2" kept; quiet docker network create near
+is "who looks for anything of a name finds what is elsewhere" "true vol true" sh -c "{ docker inspect -f '{{if .RepoTags}}true{{end}}' box:1; docker inspect -f '{{if .Mountpoint}}vol{{end}}' kept; docker inspect -f '{{.Attachable}}' near; } | paste -sd' '"
+quiet docker volume rm kept
+check "a network that spans hosts can be removed" docker network rm near
 refuses "what is on it cannot be worked with" "${P}host3" docker stop "${P}host3/lost"
 refuses "a volume that is nowhere may be on it" "${P}host3" docker run --rm -v data:/d box:1 true
 refuses "also when it is created" "${P}host3" docker volume create data

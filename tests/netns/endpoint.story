@@ -40,6 +40,26 @@ quiet on 2 tag box:1 only2:2; quiet on 2 tag box:1 only2:3; quiet on 3 tag box:1
 is "save takes several of another host" "only2:2 only2:3" sh -c "docker save only2:2 only2:3 | tar -xO manifest.json | jq -r '[.[].RepoTags[]] | sort | join(\" \")'"
 refuses "what no host has together is said" "no node has all of the images only2:2, only3:1" docker save only2:2 only3:1
 quiet docker rmi only2:2 only2:3 only3:1
+quiet on 3 tag box:1 "$(me_ip):$REGISTRY_PORT/there:2"
+is "push takes an image from where it is" "$(me_ip):$REGISTRY_PORT/there:2" docker push -q "$(me_ip):$REGISTRY_PORT/there:2"
+quiet docker rmi "$(me_ip):$REGISTRY_PORT/there:2"
+quiet docker pull "$(me_ip):$REGISTRY_PORT/there:2"; quiet docker rmi "$(me_ip):$REGISTRY_PORT/there:2"
+refuses "and says so where it is nowhere" "does not exist locally with the tag" docker push "$(me_ip):$REGISTRY_PORT/there:3"
+for h in 2 3; do quiet docker run --name layer$h -e "constraint:node==${P}host$h" box:1 sh -c "echo from $h >/who"; done
+says() { local h; for h in 1 2 3; do docker run --rm -e "constraint:node==${P}host$h" "$@" || return 1; done | sort -u; }
+dangling_all() { local h; for h in 1 2 3; do on $h images -q --filter dangling=true; done | wc -l; }
+quiet docker commit layer2 moved:1
+is "what is committed on one host is what all run" "from 2" says moved:1 cat /who
+quiet docker commit layer3 moved:1
+is "and moves the name away from every older one" "from 3" says moved:1 cat /who
+is "which stay, without it" 3 dangling_all
+quiet docker save -o "$W/files/moved.tar" moved:1; quiet docker tag box:1 moved:1
+is "so does a tag" 1 sh -c "docker images -q moved | sort -u | wc -l"
+quiet docker commit layer2 moved:1; quiet docker load -i "$W/files/moved.tar"
+is "and what is loaded" "from 3" says moved:1 cat /who
+docker export layer2 | docker import - moved:1 >/dev/null 2>&1 || bad "import"
+is "or imported" "from 2" says moved:1 cat /who
+quiet docker rm layer2 layer3; quiet docker rmi moved:1; quiet docker image prune -f
 head -c 20000 "$W/files/box.tar" >"$W/files/half.tar"
 ends "half an archive is not loaded" 1 docker load -i "$W/files/half.tar"
 
@@ -135,6 +155,13 @@ quiet docker rm -f "${P}host2/twin"
 check "what remains is found by its name" on_host twin 1
 is "ps names containers of other hosts with their host" "${P}host2/env" docker ps --filter name=env --format '{{.Names}}'
 is "and chooses by node" "$(on 2 ps -q | wc -l)" sh -c "docker ps -q --filter node=${P}host2 | wc -l"
+is "a filter may say the name as the list does" "${P}host2/env" docker ps --filter "name=${P}host2/env" --format '{{.Names}}'
+is "with its anchors" "${P}host2/env" docker ps --filter "name=^/${P}host2/env\$" --format '{{.Names}}'
+is "and no other node's" "" docker ps -q --filter "name=${P}host3/env"
+for i in 1 2 3 4; do quiet docker create --name order$i -e "constraint:node==${P}host2" box:1 true; done
+is "before and since go by the order that a node made its containers in" "order2 order1" sh -c "docker ps -a --filter before=order3 --filter name=order --format '{{.Names}}' | sed 's,.*/,,' | paste -sd' '"
+is "not by the second" order4 sh -c "docker ps -a --filter since=order3 --filter name=order --format '{{.Names}}' | sed 's,.*/,,'"
+quiet docker rm order1 order2 order3 order4
 quiet docker rm -f twin one two three label classic named env
 
 #### one container's life, on host 2
@@ -219,6 +246,10 @@ ends "with its name" 1 docker exec linked grep -w peer /etc/hosts
 refuses "once" "linked/peer" docker rm --link "${P}host2/linked/peer"
 check "and leaves its container" on_host linked 2
 quiet docker rm -f port keys talk linked
+quiet docker network create spans
+quiet docker run -d --name peer1 --network spans -e "constraint:node==${P}host1" box:1
+prints "--link on a network that spans hosts names one of another host" " saw " docker run --rm --network spans --link peer1:other -e "constraint:node==${P}host3" box:1 timeout 5 wget -qO- http://other/cgi-bin/who
+quiet docker rm -f peer1; quiet docker network rm spans
 
 #### volumes, networks, system
 spared() { docker volume prune -af --filter "label!=muster.node.name=${P}host1" >/dev/null && docker volume inspect "${P}host1/same" >/dev/null && ! docker volume inspect "${P}host3/same" >/dev/null 2>&1; }
@@ -229,7 +260,9 @@ is "volume ls says whose where names collide" "data ${P}host1/same ${P}host3/sam
 refuses "an ambiguous volume lists the candidates" "${P}host1/same, ${P}host3/same" docker volume rm same
 quiet docker volume rm "${P}host1/same" "${P}host3/same" data
 is "volume rm removes them" "" docker volume ls -q
+is "and by force is content with what is gone" data docker volume rm -f data
 quiet docker network create wide
+is "network ls chooses by node" "bridge host none" sh -c "docker network ls --filter node=${P}host2 --format '{{.Name}} {{.Scope}}' | sed -n 's/ local\$//p' | sort | paste -sd' '"
 is "network create makes one for all hosts" "overlay swarm true" docker network inspect -f '{{.Driver}} {{.Scope}} {{.Attachable}}' wide
 quiet docker network rm wide
 quiet docker network create "${P}host3/lane"

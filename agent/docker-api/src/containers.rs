@@ -9,7 +9,7 @@ use crate::{
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::StatusCode;
-use muster_calls::{ListContainers, RemoveContainer, StopContainer, WaitCondition};
+use muster_calls::{Kind, ListContainers, RemoveContainer, StopContainer, WaitCondition};
 use muster_model::engine::{ContainerCreateBody, ContainerUpdate, Filters, PruneReport, WaitError, WaitResult};
 use serde_json::json;
 
@@ -140,9 +140,13 @@ pub(crate) async fn wait(call: Call) -> Outcome {
     };
     let ended = call.api.engine.container_wait(&call.name, condition).await?;
     let result = async move {
-        Ok(ended
-            .await
-            .unwrap_or_else(|e| WaitResult { status_code: -1, error: Some(WaitError { message: e.message }) }))
+        match ended.await {
+            // Its node was lost: nobody knows how it will end. Clients take whatever is written here for its end, some without
+            // a look at the error in it: they get none.
+            Err(e) if e.kind == Kind::Unavailable => Err(e),
+            Err(e) => Ok(WaitResult { status_code: -1, error: Some(WaitError { message: e.message }) }),
+            Ok(ended) => Ok(ended),
+        }
     };
     Ok(reply::lines(futures_util::stream::once(result)))
 }

@@ -24,7 +24,7 @@ use std::{
     sync::Arc,
 };
 
-const LIST_FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
+const LIST_FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "node", "scope", "type"];
 
 /// The control plane, if there is one to ask; a host outside of a cluster has no such networks.
 async fn cluster_of(call: &Call) -> Option<Arc<dyn Cluster>> {
@@ -35,7 +35,10 @@ pub(crate) async fn list(call: Call) -> Outcome {
     let filters = call.query.filters(LIST_FILTERS)?;
     filters.flag("dangling")?;
     let mut networks = call.api.engine.network_list(filters.clone()).await?;
-    if let Some(cluster) = cluster_of(&call).await {
+    // Of one node there are those that it lists itself.
+    if !filters.contains("node")
+        && let Some(cluster) = cluster_of(&call).await
+    {
         for network in cluster.network_list().await? {
             let shown = show(&network);
             // A host lists an overlay itself once a container of its own is on it.

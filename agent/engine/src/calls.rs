@@ -234,6 +234,10 @@ impl Engine for LocalEngine {
         self.shared.image_tag(name, &repo, &tag).await
     }
 
+    async fn image_untag(&self, name: &str) -> Result<()> {
+        self.shared.image_untag(name).await
+    }
+
     async fn image_remove(&self, name: &str, force: bool, no_prune: bool) -> Result<Vec<ImageDeleteItem>> {
         self.shared.image_remove(name, force, no_prune).await
     }

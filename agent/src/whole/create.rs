@@ -155,7 +155,7 @@ impl WholeEngine {
                 let source = round.answers.iter().find(|(_, s)| s.image.is_some()).map(|(p, _)| p);
                 if copied || !self.copied(&demand.image, source, &place).await {
                     self.host.wanted.put(&demand.image, place.id);
-                    return Err(Error::not_found(format!("No such image: {}", demand.image)));
+                    return Err(Error::not_found(super::images::no_such_image(&demand.image)));
                 }
                 // Where it was brought, it is to be used: the next round may find the loads a little different.
                 copied = true;

@@ -8,7 +8,7 @@
 //! | label `com.docker.swarm.constraints`, `com.docker.swarm.affinities` | the same as a JSON list of texts without the prefix |
 //! | label `muster.node` | on that node |
 //! | keys `node.labels.K`, `engine.labels.K`, `node.role`, ... | as in the constraints of services |
-//! | `--network container:X`, `--pid`, `--ipc`, `--volumes-from`, `--link` | where X is |
+//! | `--network container:X`, `--pid`, `--ipc`, `--volumes-from`, `--link` on the default bridge | where X is |
 //! | a named volume, a network of one host | where it is, if it is anywhere |
 //! | `-m`, `--memory-reservation`, `--cpus`, `-p HOST:...` | room that must be free there |
 //!
@@ -197,10 +197,13 @@ impl Demand {
                 *mode = format!("container:{}", self.neighbour(name));
             }
         }
-        for text in host.volumes_from.iter_mut().chain(&mut host.links) {
-            let (name, rest) = text.split_once(':').map_or((text.as_str(), None), |(name, rest)| (name, Some(rest)));
-            let name = self.neighbour(name);
-            *text = rest.map_or(name.clone(), |rest| format!("{name}:{rest}"));
+        for text in &mut host.volumes_from {
+            *text = renamed(text, |name| self.neighbour(name));
+        }
+        // On other networks than the default bridge a link is one more name, asked of the name server: no matter where.
+        let near = is_predefined(&host.network_mode);
+        for text in &mut host.links {
+            *text = renamed(text, |name| if near { self.neighbour(name) } else { split_node(name).1.to_owned() });
         }
     }
 
@@ -243,6 +246,14 @@ impl Demand {
         let endpoints = std::mem::take(&mut body.networking_config.endpoints_config);
         body.networking_config.endpoints_config =
             endpoints.into_iter().map(|(name, endpoint)| (network(&name), endpoint)).collect();
+    }
+}
+
+/// `NAME[:REST]` with another name.
+fn renamed(text: &str, rename: impl FnOnce(&str) -> String) -> String {
+    match text.split_once(':') {
+        Some((name, rest)) => format!("{}:{rest}", rename(name)),
+        None => rename(text),
     }
 }
 
@@ -357,6 +368,18 @@ mod tests {
         let host = body.host_config;
         assert_eq!((host.network_mode.as_str(), host.pid_mode.as_str()), ("container:a", "container:b"));
         assert_eq!((host.volumes_from, host.links), (vec!["c:ro".to_owned()], vec!["d:db".to_owned()]));
+    }
+
+    #[test]
+    fn a_link_on_a_network_with_names_goes_anywhere() {
+        let host = HostConfig {
+            network_mode: "shop".into(),
+            links: vec!["host2/db:db".into(), "web".into()],
+            ..HostConfig::default()
+        };
+        let (demand, body) = of(&[], &[], host).expect("valid");
+        assert!(demand.containers.is_empty() && demand.constraints.is_empty(), "{demand:?}");
+        assert_eq!(body.host_config.links, ["db:db", "web"]);
     }
 
     #[test]

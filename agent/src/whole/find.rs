@@ -166,9 +166,38 @@ impl WholeEngine {
         let (surveys, unreached) = self.survey_all(query).await?;
         let places: Vec<_> = surveys.into_iter().filter(|(_, s)| s.image.is_some()).map(|(p, _)| p).collect();
         match places.is_empty() {
-            true => Err(missing(format!("No such image: {name}"), &unreached)),
+            true => Err(missing(super::images::no_such_image(name), &unreached)),
             false => Ok((places, unreached)),
         }
+    }
+
+    /// What is said of an object that was not found on the nodes that answered, when others did not. Clients that were only
+    /// given a name try one kind of object after the other, and go on at "not found" alone: that it is, where the name is an
+    /// object's of another kind.
+    pub(super) async fn or_another_kind(&self, name: &str, e: Error) -> Error {
+        if e.kind != Kind::Unavailable || split_node(name).0.is_some() {
+            return e;
+        }
+        let query = SurveyQuery {
+            volumes: [name.to_owned()].into(),
+            networks: [name.to_owned()].into(),
+            image: name.to_owned(),
+            ..SurveyQuery::default()
+        };
+        let has = |s: &Survey| s.image.is_some() || !s.volumes.is_empty() || !s.networks.is_empty();
+        let there = match self.survey_all(query).await {
+            Ok((answers, _)) => answers.iter().any(|(_, s)| has(s)),
+            Err(_) => false,
+        };
+        match there || self.spans_hosts(name).await {
+            true => Error::not_found(e.message),
+            false => e,
+        }
+    }
+
+    /// Whether a name is a network's that spans hosts: there may be none of its containers on any.
+    async fn spans_hosts(&self, network: &str) -> bool {
+        self.cluster().network_inspect(network).await.is_ok()
     }
 
     pub(super) async fn volume<'n>(&self, name: &'n str) -> Result<(Place, &'n str)> {
@@ -197,6 +226,10 @@ impl WholeEngine {
         let (found, unreached) = self.having(|e, n| async move { e.network_inspect(&n).await }, name).await?;
         let ids: BTreeSet<_> = found.iter().map(|(_, n)| n.id.clone()).collect();
         match ids.len() {
+            // No host's: who asked asks the managers now.
+            0 if !unreached.is_empty() && self.spans_hosts(name).await => {
+                Err(Error::not_found(format!("network {name} not found")))
+            }
             0 => Err(missing(format!("network {name} not found"), &unreached)),
             1 => Ok((found, name)),
             _ => Err(ambiguous("network", name, found.iter().map(|(p, _)| p.hostname.as_str()))),

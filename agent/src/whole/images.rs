@@ -13,7 +13,7 @@ use muster_image::Reference;
 use muster_model::{
     NodeId,
     cluster::NodeState,
-    engine::{ImageDeleteItem, ProgressLine},
+    engine::{AuthConfig, Filters, ImageDeleteItem, ProgressLine},
     spec::Availability,
 };
 use std::{
@@ -111,7 +111,76 @@ impl WholeEngine {
         for place in &places {
             place.engine.image_tag(name, repo.to_owned(), tag.to_owned()).await.map_err(|e| place.blamed(e))?;
         }
+        if let (Some(target), Some(place)) = (named(repo, tag), places.first())
+            && let Ok(image) = place.engine.image_inspect(name).await
+        {
+            self.name_moved(&target, &image.id).await;
+        }
         reached_all(&format!("{name} was tagged"), &places, &unreached)
+    }
+
+    /// A name was given to an image: other images that have it on other nodes lose it, as on one host, and stay without.
+    /// A container that is placed there has the new one copied over.
+    pub(super) async fn name_moved(&self, name: &str, id: &str) {
+        let query = SurveyQuery { image: name.to_owned(), ..SurveyQuery::default() };
+        let Ok((answers, unreached)) = self.survey_all(query).await else { return };
+        for (place, _) in answers.iter().filter(|(_, s)| s.image.as_ref().is_some_and(|other| other != id)) {
+            if let Err(error) = place.engine.image_untag(name).await {
+                tracing::warn!(image = name, node = %place.hostname, %error, "an older image keeps its name");
+            }
+        }
+        for away in &unreached {
+            tracing::debug!(image = name, node = %away.node, "whether an older image has the name is not known");
+        }
+    }
+
+    /// Lines of a load or an import on this host, after which the names it gave are no other image's elsewhere.
+    /// `name`: the one that an import gives; a load's lines say theirs.
+    pub(super) fn moving_names(&self, lines: Stream<ProgressLine>, name: Option<String>) -> Stream<ProgressLine> {
+        let whole = self.clone();
+        let moved = move |line: Result<ProgressLine>| {
+            let (whole, name) = (whole.clone(), line.as_ref().ok().and_then(|l| given_name(l, name.as_deref())));
+            async move {
+                if let Some(name) = name
+                    && let Ok(image) = whole.here().engine.image_inspect(&name).await
+                {
+                    whole.name_moved(&name, &image.id).await;
+                }
+                line
+            }
+        };
+        lines.then(moved).boxed()
+    }
+
+    /// From a node that has the image, or with no tag any of the repository; this one says that nobody has, in Docker's words.
+    pub(super) async fn push(
+        &self,
+        name: &str,
+        tag: Option<String>,
+        auth: Option<AuthConfig>,
+    ) -> Result<Stream<ProgressLine>> {
+        let place = match named(name, tag.as_deref().unwrap_or_default()) {
+            Some(full) if tag.is_some() => self.with_image(&full).await.map(|(places, _)| places),
+            _ => self.with_repository(name).await,
+        };
+        let place = match place {
+            Ok(places) => places.into_iter().next().unwrap_or_else(|| self.here()),
+            Err(e) if e.kind == Kind::NotFound => self.here(),
+            Err(e) => return Err(e),
+        };
+        place.engine.image_push(name, tag, auth).await.map_err(|e| place.blamed(e))
+    }
+
+    /// The nodes that have images of a repository, or of the one name where it says a tag.
+    async fn with_repository(&self, name: &str) -> Result<Vec<Place>> {
+        let mut filters = Filters::default();
+        filters.add("reference", name);
+        let ask = |engine: Arc<dyn Engine>| {
+            let filters = filters.clone();
+            async move { engine.image_list(false, false, filters).await }
+        };
+        let (answers, _) = self.gather(ask).await?;
+        Ok(answers.into_iter().filter(|(_, list)| !list.items.is_empty()).map(|(place, _)| place).collect())
     }
 
     /// Every copy goes. One that is in use or cannot be reached stays, and is the call's error; others may be gone by then.
@@ -171,6 +240,30 @@ impl WholeEngine {
     }
 }
 
+/// A repository and a tag or digest as one name. `None`: no name was given.
+pub(super) fn named(repo: &str, tag: &str) -> Option<String> {
+    let name = match tag {
+        _ if repo.is_empty() => return None,
+        "" => repo.to_owned(),
+        digest if digest.contains(':') => format!("{repo}@{digest}"),
+        tag => format!("{repo}:{tag}"),
+    };
+    Some(Reference::parse(&name).map_or(name, |r| r.familiar()))
+}
+
+/// The name that a line of a load or an import says was given.
+fn given_name(line: &ProgressLine, imported: Option<&str>) -> Option<String> {
+    match imported {
+        Some(name) => line.status.starts_with("sha256:").then(|| name.to_owned()),
+        None => line.stream.strip_prefix("Loaded image: ").map(|name| name.trim_end().to_owned()),
+    }
+}
+
+/// Docker's words.
+pub(super) fn no_such_image(name: &str) -> String {
+    format!("No such image: {}", Reference::parse(name).map_or_else(|_| name.to_owned(), |r| r.familiar()))
+}
+
 /// # Errors
 /// `Unavailable`, when there are nodes that may have a copy to which nothing was done.
 fn reached_all(done: &str, places: &[Place], unreached: &[Unreached]) -> Result<()> {
@@ -227,6 +320,19 @@ mod tests {
         wanted.put("other:1", NodeId::from_u128(3));
         assert_eq!(wanted.take("docker.io/library/busybox:latest"), [NodeId::from_u128(2)].into());
         assert!(wanted.take("busybox").is_empty());
+    }
+
+    #[test]
+    fn names_that_loads_and_imports_give_are_read_out_of_their_lines() {
+        let loaded = ProgressLine { stream: "Loaded image: app:1\n".to_owned(), ..ProgressLine::default() };
+        assert_eq!(given_name(&loaded, None).as_deref(), Some("app:1"));
+        let unnamed = ProgressLine { stream: "Loaded image ID: sha256:00\n".to_owned(), ..ProgressLine::default() };
+        assert_eq!(given_name(&unnamed, None), None);
+        assert_eq!(given_name(&ProgressLine::status("sha256:00"), Some("app:1")).as_deref(), Some("app:1"));
+        assert_eq!(named("app", "").as_deref(), Some("app:latest"));
+        assert_eq!(named("r:5000/app", "2").as_deref(), Some("r:5000/app:2"));
+        assert_eq!(named("", "2"), None);
+        assert_eq!(no_such_image("ghost"), "No such image: ghost:latest");
     }
 
     #[tokio::test]

@@ -100,7 +100,7 @@ fn shared_names<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
 
 impl WholeEngine {
     /// The nodes that a filter leaves.
-    fn chosen(&self, filters: &mut Filters) -> Result<Vec<Place>> {
+    pub(super) fn chosen(&self, filters: &mut Filters) -> Result<Vec<Place>> {
         let chosen = Chosen::take(filters)?;
         let mut places = self.places()?;
         places.retain(|p| chosen.has(p));
@@ -108,12 +108,14 @@ impl WholeEngine {
     }
 
     pub(super) async fn containers_of_all(&self, mut options: ListContainers) -> Result<Listed<ContainerSummary>> {
-        let places = self.chosen(&mut options.filters)?;
+        let mut places = self.chosen(&mut options.filters)?;
         let cuts = self.cuts(&mut options.filters).await?;
         let patience = if options.size { DISK_PATIENCE } else { super::PATIENCE };
-        let ask = |e: Arc<dyn Engine>| {
-            let options = options.clone();
-            async move { e.container_list(options).await }
+        places.retain(|place| names_of(place, "name", &options.filters).is_some());
+        let ask = |place: &Place| {
+            let (engine, mut options) = (place.engine.clone(), options.clone());
+            options.filters = names_of(place, "name", &options.filters).unwrap_or_default();
+            async move { engine.container_list(options).await }
         };
         let (answers, unreached) = self.gather_from(places, patience, ask).await?;
         let mut items = Vec::new();
@@ -152,9 +154,9 @@ impl WholeEngine {
         mut filters: Filters,
     ) -> Result<Listed<ImageSummary>> {
         let places = self.chosen(&mut filters)?;
-        let ask = |e: Arc<dyn Engine>| {
-            let filters = filters.clone();
-            async move { e.image_list(all, digests, filters).await }
+        let ask = |place: &Place| {
+            let (engine, filters) = (place.engine.clone(), filters.clone());
+            async move { engine.image_list(all, digests, filters).await }
         };
         let (answers, unreached) = self.gather_from(places, super::PATIENCE, ask).await?;
         let listed = answers.into_iter().map(|(place, list)| (place.hostname, list.items));
@@ -163,9 +165,9 @@ impl WholeEngine {
 
     pub(super) async fn volumes_of_all(&self, mut filters: Filters) -> Result<VolumeList> {
         let places = self.chosen(&mut filters)?;
-        let ask = |e: Arc<dyn Engine>| {
-            let filters = filters.clone();
-            async move { e.volume_list(filters).await }
+        let ask = |place: &Place| {
+            let (engine, filters) = (place.engine.clone(), filters.clone());
+            async move { engine.volume_list(filters).await }
         };
         let (answers, unreached) = self.gather_from(places, super::PATIENCE, ask).await?;
         let mut list = VolumeList::default();
@@ -181,8 +183,11 @@ impl WholeEngine {
 
     pub(super) async fn disk_usage_of_all(&self) -> Result<DiskUsage> {
         let places = self.places()?;
-        let (answers, unreached) =
-            self.gather_from(places, DISK_PATIENCE, |e| async move { e.disk_usage().await }).await?;
+        let ask = |place: &Place| {
+            let engine = place.engine.clone();
+            async move { engine.disk_usage().await }
+        };
+        let (answers, unreached) = self.gather_from(places, DISK_PATIENCE, ask).await?;
         let mut usage = DiskUsage { warnings: warnings(unreached).collect(), ..DiskUsage::default() };
         let (mut images, mut volumes) = (Vec::new(), Vec::new());
         for (place, part) in answers {
@@ -246,7 +251,8 @@ impl WholeEngine {
     {
         let mut filters = filters.clone();
         let places = self.chosen(&mut filters)?;
-        let (answers, unreached) = self.gather_from(places, DISK_PATIENCE, |e| act(e, filters.clone())).await?;
+        let (answers, unreached) =
+            self.gather_from(places, DISK_PATIENCE, |p| act(p.engine.clone(), filters.clone())).await?;
         let mut sum = PruneReport { warnings: warnings(unreached).collect(), ..PruneReport::default() };
         for (place, part) in answers {
             let named = |names: Option<Vec<String>>| {
@@ -290,6 +296,30 @@ struct Cut {
 impl Cut {
     fn keeps(&self, c: &ContainerSummary) -> bool {
         c.id != self.id && (made_at(c) <= self.at) == self.older
+    }
+}
+
+/// A filter on names as a node's engine is to read it: `NODE/NAME`, as lists show those of other hosts, is that node's NAME.
+/// `None`: it asks for other nodes' alone.
+pub(super) fn names_of(place: &Place, key: &str, filters: &Filters) -> Option<Filters> {
+    let Some(names) = filters.0.get(key) else { return Some(filters.clone()) };
+    let plain: BTreeSet<String> = names.iter().filter_map(|name| name_at(place, name)).collect();
+    if plain.is_empty() && !names.is_empty() {
+        return None;
+    }
+    let mut own = filters.clone();
+    own.0.insert(key.to_owned(), plain);
+    Some(own)
+}
+
+/// A name, or a pattern of names that may begin with `^`, without its node. `None`: it says another node.
+fn name_at(place: &Place, pattern: &str) -> Option<String> {
+    let begins = if pattern.starts_with('^') { "^/" } else { "" };
+    let text = pattern.strip_prefix('^').unwrap_or(pattern);
+    match super::demand::split_node(text) {
+        (None, _) => Some(pattern.to_owned()),
+        (Some(node), name) if node == place.hostname || node == place.id.to_string() => Some(format!("{begins}{name}")),
+        _ => None,
     }
 }
 
@@ -352,12 +382,13 @@ fn named_volumes(parts: Vec<(Place, Vec<Volume>)>) -> Vec<Volume> {
 }
 
 /// Networks of hosts: the cluster's and this host's own by their names, others' with their node where the name says too
-/// little. Every host has a bridge, host and none: this one's stand for all.
+/// little. Every host has a bridge, host and none: the first's, which is this one's unless others were asked for, stand for all.
 pub(super) fn named_networks(parts: Vec<(Place, Vec<NetworkResource>)>) -> Vec<NetworkResource> {
     let predefined = |n: &NetworkResource| matches!(n.name.as_str(), "bridge" | "host" | "none");
     let own = parts.iter().flat_map(|(_, list)| list).filter(|n| n.scope == "local");
     let shared = shared_names(own.map(|n| n.name.as_str()));
     let mut networks: Vec<NetworkResource> = Vec::new();
+    let first = parts.first().map(|(place, _)| place.id);
     for (place, list) in parts {
         for mut network in list {
             if network.scope != "local" {
@@ -368,7 +399,7 @@ pub(super) fn named_networks(parts: Vec<(Place, Vec<NetworkResource>)>) -> Vec<N
                 continue;
             }
             if predefined(&network) {
-                if place.here {
+                if Some(place.id) == first {
                     networks.push(network);
                 }
                 continue;

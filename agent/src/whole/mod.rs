@@ -30,6 +30,7 @@ use tokio::time::Instant;
 
 pub use find::Whereabouts;
 pub use images::Wanted;
+use images::named;
 
 /// How long a list or a search waits for a node. Well above a busy node's answer, well below a person's patience.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -117,7 +118,7 @@ impl WholeEngine {
         &self,
         places: Vec<Place>,
         patience: Duration,
-        ask: impl Fn(Arc<dyn Engine>) -> F,
+        ask: impl Fn(&Place) -> F,
     ) -> Result<(Vec<(Place, T)>, Vec<Unreached>)>
     where
         F: Future<Output = Result<T>>,
@@ -125,7 +126,7 @@ impl WholeEngine {
         let order: Vec<NodeId> = places.iter().map(|p| p.id).collect();
         let mut silent: Vec<Place> = places.clone();
         let answer = |place: Place| {
-            let answer = ask(place.engine.clone());
+            let answer = ask(&place);
             async move { (place, answer.await) }
         };
         let mut asked: FuturesUnordered<_> = places.into_iter().map(answer).collect();
@@ -153,7 +154,7 @@ impl WholeEngine {
     where
         F: Future<Output = Result<T>>,
     {
-        self.gather_from(self.places()?, PATIENCE, ask).await
+        self.gather_from(self.places()?, PATIENCE, |place| ask(place.engine.clone())).await
     }
 
     async fn survey_all(&self, query: SurveyQuery) -> Result<(Vec<(Place, Survey)>, Vec<Unreached>)> {
@@ -215,12 +216,7 @@ routed! { {
         exec_inspect() -> ExecInspect;
     }
     image {
-        image_inspect() -> ImageInspect;
         image_history() -> Vec<ImageHistoryItem>;
-        image_push(tag: Option<String>, auth: Option<AuthConfig>) -> Stream<ProgressLine>;
-    }
-    volume {
-        volume_remove(force: bool) -> ();
     }
     } {
         async fn version(&self) -> Result<VersionInfo> {
@@ -252,7 +248,10 @@ routed! { {
         }
 
         async fn container_inspect(&self, name: &str, size: bool) -> Result<ContainerInspect> {
-            let (place, name) = self.container(name).await?;
+            let (place, name) = match self.container(name).await {
+                Ok(found) => found,
+                Err(e) => return Err(self.or_another_kind(name, e).await),
+            };
             let mut inspect = place.engine.container_inspect(name, size).await?;
             inspect.node = Some(place.describe());
             Ok(inspect)
@@ -285,7 +284,12 @@ routed! { {
             let asked = std::mem::take(&mut commit.container);
             let (place, container) = self.container(&asked).await?;
             container.clone_into(&mut commit.container);
-            place.engine.commit(commit, config).await
+            let name = named(&commit.repo, &commit.tag);
+            let id = place.engine.commit(commit, config).await?;
+            if let Some(name) = name {
+                self.name_moved(&name, &id).await;
+            }
+            Ok(id)
         }
 
         async fn image_list(&self, all: bool, digests: bool, filters: Filters) -> Result<Listed<ImageSummary>> {
@@ -294,6 +298,17 @@ routed! { {
 
         async fn image_pull(&self, pull: Pull) -> Result<Stream<ProgressLine>> {
             self.pull(pull).await
+        }
+
+        async fn image_inspect(&self, name: &str) -> Result<ImageInspect> {
+            match self.image(name).await {
+                Ok((place, name)) => place.engine.image_inspect(name).await.map_err(|e| place.blamed(e)),
+                Err(e) => Err(self.or_another_kind(name, e).await),
+            }
+        }
+
+        async fn image_push(&self, name: &str, tag: Option<String>, auth: Option<AuthConfig>) -> Result<Stream<ProgressLine>> {
+            self.push(name, tag, auth).await
         }
 
         async fn image_tag(&self, name: &str, repo: String, tag: String) -> Result<()> {
@@ -309,7 +324,8 @@ routed! { {
         }
 
         async fn image_load(&self, tar: Stream<Bytes>, quiet: bool, platform: String) -> Result<Stream<ProgressLine>> {
-            self.here().engine.image_load(tar, quiet, platform).await
+            let lines = self.here().engine.image_load(tar, quiet, platform).await?;
+            Ok(self.moving_names(lines, None))
         }
 
         async fn distribution(&self, reference: String, auth: Option<AuthConfig>) -> Result<DistributionInspect> {
@@ -321,7 +337,9 @@ routed! { {
         }
 
         async fn image_import(&self, tar: Stream<Bytes>, repo: String, tag: String, message: String, changes: Vec<String>, platform: String) -> Result<Stream<ProgressLine>> {
-            self.here().engine.image_import(tar, repo, tag, message, changes, platform).await
+            let name = named(&repo, &tag);
+            let lines = self.here().engine.image_import(tar, repo, tag, message, changes, platform).await?;
+            Ok(self.moving_names(lines, name))
         }
 
         async fn image_prune(&self, filters: Filters) -> Result<PruneReport> {
@@ -341,6 +359,15 @@ routed! { {
             let mut volume = place.engine.volume_inspect(name).await?;
             lists::label(&mut volume.labels, &place);
             Ok(volume)
+        }
+
+        async fn volume_remove(&self, name: &str, force: bool) -> Result<()> {
+            match self.volume(name).await {
+                Ok((place, name)) => place.engine.volume_remove(name, force).await.map_err(|e| place.blamed(e)),
+                // As in Docker, force is content when it is gone already.
+                Err(e) if force && e.kind == Kind::NotFound => Ok(()),
+                Err(e) => Err(e),
+            }
         }
 
         async fn volume_prune(&self, filters: Filters) -> Result<PruneReport> {

@@ -4,8 +4,6 @@ use super::{WholeEngine, demand::split_node, lists};
 use crate::directory::Place;
 use muster_calls::*;
 use muster_model::engine::{Filters, NetworkCreate, NetworkCreated, NetworkResource, PruneReport};
-use std::sync::Arc;
-
 impl WholeEngine {
     /// A bridge of one host is no use to a container on another. The stock client says `bridge` where its user says nothing:
     /// the network is an attachable overlay then. Who wants one host's bridge says which: `NODE/NAME`, or scope `local` for
@@ -28,12 +26,13 @@ impl WholeEngine {
         Ok(NetworkCreated { id: made.id.to_string(), warning: made.warnings.join("\n") })
     }
 
-    pub(super) async fn networks_of_all(&self, filters: Filters) -> Result<Listed<NetworkResource>> {
-        let ask = |e: Arc<dyn Engine>| {
-            let filters = filters.clone();
-            async move { e.network_list(filters).await }
+    pub(super) async fn networks_of_all(&self, mut filters: Filters) -> Result<Listed<NetworkResource>> {
+        let places = self.chosen(&mut filters)?;
+        let ask = |place: &Place| {
+            let (engine, filters) = (place.engine.clone(), filters.clone());
+            async move { engine.network_list(filters).await }
         };
-        let (answers, unreached) = self.gather(ask).await?;
+        let (answers, unreached) = self.gather_from(places, super::PATIENCE, ask).await?;
         let parts = answers.into_iter().map(|(place, list)| (place, list.items)).collect();
         Ok(Listed { items: lists::named_networks(parts), unreached })
     }
@@ -83,7 +82,10 @@ impl WholeEngine {
 
     /// One that spans hosts shows the containers of all of them.
     pub(super) async fn inspect_network(&self, name: &str) -> Result<NetworkResource> {
-        let (found, _) = self.networks_called(name).await?;
+        let (found, _) = match self.networks_called(name).await {
+            Ok(found) => found,
+            Err(e) => return Err(self.or_another_kind(name, e).await),
+        };
         let mut all = found.into_iter();
         let (place, mut network) = all.next().ok_or_else(|| Error::not_found(format!("network {name} not found")))?;
         if network.scope == "local" {

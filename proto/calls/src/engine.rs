@@ -148,6 +148,11 @@ pub trait Engine: Send + Sync + 'static {
     ) -> Result<Stream<ProgressLine>> {
         refuse!("push")
     }
+    /// Takes a name off its image, which stays, whoever uses it: asked of other nodes when the name was given to another
+    /// image.
+    async fn image_untag(&self, name: &str) -> Result<()> {
+        refuse!("untag")
+    }
     async fn image_tag(&self, name: &str, repo: String, tag: String) -> Result<()> {
         refuse!("tag")
     }

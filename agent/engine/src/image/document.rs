@@ -135,6 +135,14 @@ impl Shared {
         Ok(())
     }
 
+    /// The name goes, the image stays.
+    pub(crate) async fn image_untag(&self, name: &str) -> Result<()> {
+        let (name, image) = (reference(name, "")?, self.find_image(name)?);
+        self.config.images.untag(&name).await.map_err(error::image)?;
+        self.image_event("untag", &image.id.to_string(), &name.familiar());
+        Ok(())
+    }
+
     /// Publishes an event of an image.
     pub(crate) fn image_event(&self, action: &str, id: &str, name: &str) {
         let digest = muster_image::Digest::parse(id).ok();
