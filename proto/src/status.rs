@@ -31,6 +31,10 @@ pub fn from_status(s: Status) -> Error {
         Code::AlreadyExists => Kind::NotModified,
         Code::Unimplemented => Kind::Unimplemented,
         Code::Aborted => Kind::OutOfSequence,
+        // Nothing from the wire has a source: the connection broke in the middle of an answer.
+        Code::Internal if std::error::Error::source(&s).is_some() => {
+            return Error::unavailable(format!("the connection was lost: {}", s.message()));
+        }
         Code::Internal | Code::DataLoss | Code::ResourceExhausted => Kind::Internal,
         _ => Kind::Unavailable,
     };
@@ -40,6 +44,14 @@ pub fn from_status(s: Status) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_in_an_answer_is_no_fault_of_the_node() {
+        let mut broken = Status::internal("error reading a body from connection");
+        broken.set_source(std::sync::Arc::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset)));
+        assert_eq!(from_status(broken).kind, Kind::Unavailable);
+        assert_eq!(from_status(Status::internal("a fault")).kind, Kind::Internal);
+    }
 
     #[test]
     fn every_kind_survives_the_wire() {

@@ -130,6 +130,9 @@ quiet there -d --name stays box:1 sh -c "$sleeper"
 start_client docker events --format '{{.Type}} {{.Action}} {{index .Actor.Attributes "node.name"}}'; events=$client
 setsid docker logs -f lost >"$W/lost" 2>&1 & follower=$!
 within 10 "somebody follows a log on host 3" test -s "$W/lost"
+(docker wait lost >"$W/waited" 2>&1; echo "ended $?" >>"$W/waited") & waiter=$!
+waits() { [ "$(ss -Hx state established src "$whole_sock" | wc -l)" -ge 3 ]; }
+within 10 "somebody waits for the end of its container" waits
 host_kill 3
 names_3() { api -D - -o /dev/null http://d/containers/json | grep -qi "^warning:.*${P}host3"; }
 took() { local began=$SECONDS; names_3 || return 1; [ $((SECONDS - began)) -le 5 ]; }
@@ -138,6 +141,9 @@ is "with what the others have" "${P}host2/stays" docker ps --format '{{.Names}}'
 ended() { ! kill -0 "$follower" 2>/dev/null; }
 within 20 "who followed a log there is told, and not left hanging" ended
 wait "$follower" 2>/dev/null
+within 20 "who waited is told that, and no end that nobody knows" grep -qx "ended 1" "$W/waited"
+wait "$waiter"
+[ "$(grep -c -- -1 "$W/waited")" = 0 ] && ok "none is printed" || bad "wait printed $(cat "$W/waited")"
 within 30 "the managers miss it" nodes_are 1 1 Down
 is "what is elsewhere works" "up" docker exec stays echo up
 refuses "what is nowhere may be on it" "${P}host3" docker inspect -f x ghost
