@@ -227,6 +227,9 @@ told() { docker events --since 10m --until 0s --filter container=lines --format 
 within 5 "events say what happened, and where" told
 both() { [ "$(docker events --since 10m --until 0s --filter event=create --filter type=container --format '{{index .Actor.Attributes "node.name"}}' | sort -u | wc -l)" = 3 ]; }
 check "events of all hosts are one stream" both
+check "in the order of their time" sh -c "docker events --since 10m --until 0s --format '{{.TimeNano}}' | sort -nc"
+is "HOST/NAME names a container of that host" "die ${P}host2" sh -c "docker events --since 10m --until 0s --filter container=${P}host2/lines --filter event=die --format '{{.Action}} {{index .Actor.Attributes \"node.name\"}}'"
+is "and of no other" "" docker events --since 10m --until 0s --filter "container=${P}host3/lines"
 newest() {
   local h last id=
   for h in 3 2 1 3 2 1; do

@@ -41,9 +41,14 @@ logged() { [ "$(m service logs -t web 2>&1 | grep -cE '^[0-9]{4}-[0-9]{2}-[0-9]{
 within 10 "service logs shows it with the time, the task and its host" logged
 is "and the last line of each with --tail" 3 wc -l < <(m service logs --tail 1 web)
 
+# Who follows a service hears of the tasks that come later, through a manager's host and through Docker's API.
+setsid "$BIN/muster" -H "unix://$(host_sock 1)" service logs -f --tail 0 web >"$W/followed" 2>&1 & followers=$!
+setsid docker -H "unix://$(docker_sock 2)" service logs -f --tail 0 web >"$W/followed2" 2>&1 & followers2=$!
 prints "service scale waits for the tasks it asked for" "4 of 4 tasks run" m service scale web=4
 is "service inspect shows so many" "4" m service inspect -f '{{.running_tasks}}' web
 refuses "and nothing that is no number" 'expected SERVICE=N' m service scale web=many
+heard() { say_it && for f in followed followed2; do grep -q 'web\.1.*said-by-' "$W/$f" && grep -q 'web\.4.*said-by-' "$W/$f" || return 1; done; }
+within 20 "who follows the service hears its old tasks and its new one" heard
 quiet m service scale web=3
 # Two who update at once, and an update that gets on meanwhile: nobody's change is lost or refused.
 both() {

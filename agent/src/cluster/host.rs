@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use muster_calls::*;
 use muster_controller::NOT_LEADER;
 use muster_model::{
-    NetworkId, NodeId, ServiceId,
+    NetworkId, NodeId, ServiceId, Timestamp,
     cluster::{ClusterSpec, Network, OperatorCertificate, Task, Version},
     spec::{NetworkSpec, NodeSpec, ServiceSpec},
 };
@@ -138,7 +138,17 @@ forwarded! { {
         async fn service_logs(&self, name: &str, options: Logs) -> Result<Stream<TaskLog>> {
             let service = self.service_inspect(name).await?.service.id;
             let tasks = self.task_list(TaskQuery { services: vec![service], ..Default::default() }).await?;
-            self.logs(tasks, options).await
+            // What is read up to a time is done with those that there are.
+            if !options.follow || options.until > Timestamp::ZERO {
+                return self.logs(tasks, options).await;
+            }
+            let member = self.member()?;
+            let asker = self.host.asker(&member, self.rights)?;
+            let now = match member.controller() {
+                Some(controller) => logs::tasks_here(&controller, service),
+                None => logs::tasks_elsewhere(self.control()?, service),
+            };
+            Ok(logs::follow(member, asker, options, &tasks, now))
         }
 
         async fn task_logs(&self, id: &str, options: Logs) -> Result<Stream<TaskLog>> {

@@ -1,17 +1,18 @@
 //! Events of all nodes in one stream.
 //!
 //! Each event of a node says which: `node.name` and `node.id` among the actor's attributes. What happens in the cluster is
-//! told by every manager and passed on once (`once.rs`). A node that goes away does not end the
-//! stream: an event of type `node` says so, and another when it is back; what happened meanwhile follows out of its ring.
-//! Nodes that join later are taken in.
+//! told by every manager and passed on once (`once.rs`). A node that goes away does not end the stream: an event of type
+//! `node` says so, and another when it is back; what happened meanwhile follows out of its ring. Nodes that join later are
+//! taken in. What the nodes remember comes first, in the order of its time; what happens comes as it is heard.
 
 use super::{
     WholeEngine,
+    lists::names_of,
     once::{Once, entry_of},
     warnings,
 };
 use crate::directory::Place;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream::FuturesUnordered};
 use muster_calls::*;
 use muster_model::{
     NodeId, Timestamp,
@@ -71,6 +72,7 @@ impl Gatherer {
         let mut listening: BTreeSet<NodeId> = BTreeSet::new();
         let mut nodes = FuturesUnordered::new();
         let mut changed = self.whole.host.member().map(|m| m.directory().watch());
+        let Some(past) = self.tell_past().await else { return };
         // Nodes that are there from the start answer `since`; those that come later only tell what is new.
         let mut query = self.query.clone();
         loop {
@@ -78,9 +80,11 @@ impl Gatherer {
             let places = self.whole.places();
             let unknown = places.is_err();
             for place in places.into_iter().flatten() {
-                if let Some(query) = self.asks(&place, &query)
-                    && listening.insert(place.id)
-                {
+                if self.asks(&place, &query).is_some() && listening.insert(place.id) {
+                    let mut query = query.clone();
+                    if past.told.contains(&place.id) {
+                        query.since = past.until;
+                    }
                     nodes.push(self.listen(place, query));
                 }
             }
@@ -109,10 +113,12 @@ impl Gatherer {
         self.only.contains(name) || self.only.contains(id)
     }
 
-    /// What a node is asked. One that is not listened to may still tell, as a manager, what happens to those that are.
+    /// What a node is asked; `None`: nothing, for the listener wants to hear of other nodes only. One that is not listened to
+    /// may still tell, as a manager, what happens to those that are.
     fn asks(&self, place: &Place, query: &EventsQuery) -> Option<EventsQuery> {
         if self.wants(place) {
-            return Some(query.clone());
+            let filters = names_of(place, "container", &query.filters)?;
+            return Some(EventsQuery { filters, ..query.clone() });
         }
         let asked = |key, value| query.filters.matches_exactly(key, value);
         (asked("scope", "swarm") && asked("type", "node")).then(|| {
@@ -134,12 +140,50 @@ impl Gatherer {
         (wanted && self.once.lock().unwrap_or_else(PoisonError::into_inner).is_new(entry)).then_some(event)
     }
 
+    /// Tells what happened until now, if that is asked for: all nodes' in one order. Each remembers a bounded number of
+    /// events. `None`: nobody listens, or a node finds fault with the question.
+    async fn tell_past(&self) -> Option<Past> {
+        let mut past = Past { told: BTreeSet::new(), until: muster_mtls::now() };
+        if self.query.since.is_zero() {
+            return Some(past);
+        }
+        if !self.query.until.is_zero() {
+            past.until = past.until.min(self.query.until);
+        }
+        let until_now = EventsQuery { until: past.until, ..self.query.clone() };
+        let Ok(mut places) = self.whole.places() else { return Some(past) };
+        places.retain(|place| self.asks(place, &until_now).is_some());
+        let ask = |place: &Place| {
+            let query = self.asks(place, &until_now).unwrap_or_else(|| until_now.clone());
+            let engine = place.engine.clone();
+            async move { engine.events(query).await?.try_collect::<Vec<_>>().await }
+        };
+        // Nodes that do not answer are asked for all of it later.
+        let (answers, _) = match self.whole.gather_from(places, super::PATIENCE, ask).await {
+            Ok(answers) => answers,
+            Err(e) => {
+                let _ = self.events.send(Err(e)).await; // Who went needs no answer.
+                return None;
+            }
+        };
+        let mut events = Vec::new();
+        for (place, list) in answers {
+            past.told.insert(place.id);
+            events.extend(list.into_iter().filter_map(|event| self.heard(event, &place)));
+        }
+        events.sort_by_key(|event| event.time_nano);
+        for event in events {
+            self.events.send(Ok(event)).await.ok()?;
+        }
+        Some(past)
+    }
+
     /// Passes one node's events on until the query's end, the node's leaving the cluster, or the listener's going.
     async fn listen(&self, mut place: Place, mut query: EventsQuery) -> Ended {
         let mut away = false;
         loop {
             let (_, answer) = {
-                let query = query.clone();
+                let query = self.asks(&place, &query).unwrap_or_else(|| query.clone());
                 self.whole.ask(place.clone(), move |e| {
                     let query = query.clone();
                     async move { e.events(query).await }
@@ -227,6 +271,14 @@ impl Gatherer {
         };
         self.events.send(Ok(of_node(event, place))).await.map_err(drop)
     }
+}
+
+/// What was told before anybody was listened to.
+struct Past {
+    /// The nodes whose past was told.
+    told: BTreeSet<NodeId>,
+    /// Until when.
+    until: Timestamp,
 }
 
 /// Why a node is listened to no more.

@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail};
 use futures_util::StreamExt as _;
 use muster_calls::{Cluster as _, ServiceView, TaskQuery};
 use muster_model::{
-    NodeId, ServiceId,
+    NodeId, ServiceId, TaskId,
     cluster::{Task, TaskState},
     spec::{
         ContainerSpec, EndpointMode, EndpointSpec, Mode, NetworkAttachment, Quantity, Resources, RestartCondition,
@@ -375,19 +375,29 @@ fn task_row(t: &Task, names: &BTreeMap<NodeId, String>, now: muster_model::Times
 }
 
 async fn logs(cluster: &RemoteCluster, args: &LogArgs, service: &str) -> anyhow::Result<u8> {
-    let names = node_names(cluster).await?;
-    let tasks = cluster.task_list(TaskQuery::default()).await?;
-    let label = |l: &muster_calls::TaskLog| {
-        let slot = tasks.iter().find(|t| t.id == l.task).map_or_else(|| l.task.short(), |t| slot_name(t, &names));
-        let node = names.get(&l.node).cloned().unwrap_or_else(|| l.node.short());
-        format!("{slot}@{node}")
-    };
+    let mut labels = labels(cluster).await?;
     let mut lines = cluster.service_logs(service, log_options(args)?).await?;
     while let Some(line) = lines.next().await {
         let line = line.context("incomplete log stream")?;
-        let mut data = format!("{}{}    | ", log_time(args, line.chunk.time), label(&line)).into_bytes();
+        if !labels.contains_key(&line.task) {
+            labels.extend(self::labels(cluster).await?);
+        }
+        // A task that was removed meanwhile has no name any more.
+        let label = labels.entry(line.task).or_insert_with(|| format!("{}@{}", line.task.short(), line.node.short()));
+        let mut data = format!("{}{label}    | ", log_time(args, line.chunk.time)).into_bytes();
         data.extend_from_slice(&line.chunk.data);
         crate::terminal::write(muster_calls::Output { stream: line.chunk.stream, data: data.into() });
     }
     Ok(0)
+}
+
+/// What tasks are called in logs: `web.1@host2`.
+async fn labels(cluster: &RemoteCluster) -> anyhow::Result<BTreeMap<TaskId, String>> {
+    let names = node_names(cluster).await?;
+    let tasks = cluster.task_list(TaskQuery::default()).await?;
+    let label = |t: &Task| {
+        let node = t.node.map(|n| names.get(&n).cloned().unwrap_or_else(|| n.short())).unwrap_or_default();
+        format!("{}@{node}", slot_name(t, &names))
+    };
+    Ok(tasks.iter().map(|t| (t.id, label(t))).collect())
 }
