@@ -6,7 +6,7 @@ use cluster::{Cluster, SECOND, node_id, published, service};
 use muster_controller_core::{Call, CallError, Reply, service_status};
 use muster_model::{
     assignment::{Assignment, AssignmentKey},
-    cluster::{TaskState, UpdateState},
+    cluster::{ClusterSpec, TaskState, UpdateState},
     spec::{FailureAction, Mode, NetworkAttachment, Platform, RegistryAuth, UpdateOrder},
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -311,8 +311,11 @@ fn tasks_run_only_where_their_image_is_there_for_the_platform() {
 
 #[test]
 fn an_image_that_cannot_be_had_is_asked_for_no_faster_than_the_restart_delay() {
-    for global in [false, true] {
+    for (global, history) in [(false, 5), (true, 5), (false, 0), (true, 1)] {
         let mut c = Cluster::new(0);
+        let cluster = c.state().cluster().expect("founded").clone();
+        let settings = ClusterSpec { task_history_limit: history, ..cluster.spec };
+        c.ok(Call::ClusterUpdate { version: cluster.meta.version, spec: settings });
         let mut spec = service("web", 1);
         spec.task.container.image = "web:nope".into();
         spec.task.restart.delay = SECOND * 5;

@@ -23,12 +23,16 @@ pub(crate) fn reap(draft: &mut ServiceDraft, cx: &Context<'_>) {
     history(draft, cx);
 }
 
+/// Dead tasks of a slot that are kept in any case: the last says whether the slot is done, and the one before it whether the
+/// next has to wait for the restart delay.
+const NEEDED: u64 = 2;
+
 /// Keeps the newest dead tasks of each slot: as many as are configured, and as many as the restart policy counts.
 fn history(draft: &mut ServiceDraft, cx: &Context<'_>) {
     let attempts = draft.service.as_ref().map_or(0, |s| s.spec.task.restart.max_attempts);
     let counted = if attempts == 0 { 0 } else { attempts.saturating_add(1) };
-    // One at least: the last dead task of a slot says whether the slot is done.
-    let kept = usize::try_from(counted.max(cx.settings.task_history_limit.into()).max(1)).unwrap_or(usize::MAX);
+    let kept = counted.max(cx.settings.task_history_limit.into()).max(NEEDED);
+    let kept = usize::try_from(kept).unwrap_or(usize::MAX);
     for (_, members) in draft.slots().iter() {
         let dead: Vec<usize> = members
             .iter()
