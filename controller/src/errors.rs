@@ -22,7 +22,8 @@ pub(crate) fn from_call_error(e: CallError) -> Error {
 /// What a connection says that nobody takes (ECONNREFUSED, connect(2)): never of one that was open.
 const REFUSED: &str = "Connection refused (os error 111)";
 /// What the transport says when a connection breaks.
-const BROKEN: [&str; 2] = ["http2 error", "transport error"];
+const BROKEN: [&str; 4] =
+    ["http2 error", "transport error", "Connection reset by peer (os error 104)", "Broken pipe (os error 32)"];
 
 /// The call was certainly not carried out: it reached nobody, or a manager that does not lead.
 pub(crate) fn was_not_done(e: &Error) -> bool {
@@ -58,4 +59,22 @@ pub(crate) fn no_majority(waited: std::time::Duration) -> Error {
     Error::unavailable(format!(
         "no majority of the managers answered within {waited:?}: whether the change will happen is not known"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_reached_nobody_is_made_again_and_one_whose_answer_is_lost_is_not() {
+        let refused = Error::unavailable(format!("node host2: {REFUSED}"));
+        assert!(was_not_done(&refused) && was_not_done(&Error::unavailable(NOT_LEADER)));
+        for broken in BROKEN {
+            let told = of_lost_answer(Error::unavailable(broken));
+            assert!(told.message.contains("outcome is unknown") && !was_not_done(&told), "{told}");
+        }
+        let fault = Error::conflict("a name is taken");
+        assert_eq!(of_lost_answer(fault.clone()).message, fault.message);
+        assert!(!was_not_done(&outcome_unknown()));
+    }
 }
