@@ -80,13 +80,34 @@ pub fn follow(
         asker,
         later: Logs { tail: None, since: Timestamp::ZERO, ..options.clone() },
         now: Some(now),
-        seen: BTreeSet::new(),
+        met: Met::default(),
         opening: FuturesUnordered::new(),
         open: SelectAll::new(),
         silent: Vec::new(),
     };
     follower.meet(first, &options);
     stream::unfold(follower, async |mut follower| follower.next().await.map(|line| (line, follower))).boxed()
+}
+
+/// The tasks whose logs were asked for.
+#[derive(Debug, Default)]
+struct Met {
+    seen: BTreeSet<TaskId>,
+    /// Those of the last list.
+    there: BTreeSet<TaskId>,
+}
+
+impl Met {
+    fn is_new(&mut self, task: TaskId) -> bool {
+        self.seen.insert(task)
+    }
+
+    /// Takes note of which tasks there are now. Those that were and are gone do not come back and are forgotten. One that never
+    /// was in a list may come: this manager may be behind the one that said which there are at first.
+    fn only_there(&mut self, now: BTreeSet<TaskId>) {
+        self.seen.retain(|id| now.contains(id) || !self.there.contains(id));
+        self.there = now;
+    }
 }
 
 type Opened = (Task, Result<Option<Stream<TaskLog>>>);
@@ -98,7 +119,7 @@ struct Follower {
     later: Logs,
     /// Ends with the service.
     now: Option<Stream<Vec<Task>>>,
-    seen: BTreeSet<TaskId>,
+    met: Met,
     opening: FuturesUnordered<BoxFuture<'static, Opened>>,
     open: SelectAll<Stream<TaskLog>>,
     silent: Vec<String>,
@@ -108,7 +129,7 @@ impl Follower {
     /// Asks for the logs of those tasks that have one and were not met before.
     fn meet(&mut self, tasks: &[Task], options: &Logs) {
         for task in tasks.iter().filter(|task| has_log(task)) {
-            if self.seen.insert(task.id) {
+            if self.met.is_new(task.id) {
                 let (member, asker, options, task) =
                     (self.member.clone(), self.asker.clone(), options.clone(), task.clone());
                 let opening = async move {
@@ -118,9 +139,6 @@ impl Follower {
                 self.opening.push(opening.boxed());
             }
         }
-        // Those that are gone do not come back.
-        let there: BTreeSet<TaskId> = tasks.iter().map(|t| t.id).collect();
-        self.seen.retain(|id| there.contains(id));
     }
 
     /// The next line; `None` once the service is gone and all was said.
@@ -146,6 +164,7 @@ impl Follower {
                     Some(Ok(tasks)) => {
                         let later = self.later.clone();
                         self.meet(&tasks, &later);
+                        self.met.only_there(tasks.iter().map(|t| t.id).collect());
                     }
                     Some(Err(e)) => {
                         self.silent.push(e.to_string());
@@ -201,4 +220,21 @@ pub fn tasks_elsewhere(ask: Arc<dyn Cluster>, service: ServiceId) -> Stream<Vec<
         }
     })
     .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_a_manager_hears_of_late_is_followed_once_and_one_that_is_gone_is_forgotten() {
+        let (early, late) = (TaskId::from_u128(1), TaskId::from_u128(2));
+        let mut met = Met::default();
+        assert!(met.is_new(early) && met.is_new(late));
+        met.only_there([early].into());
+        met.only_there([early, late].into());
+        assert!(!met.is_new(early) && !met.is_new(late), "lines would come twice");
+        met.only_there([late].into());
+        assert_eq!(met.seen, BTreeSet::from([late]));
+    }
 }
