@@ -116,7 +116,11 @@ impl Runner {
         let mut found = BTreeMap::new();
         for c in listed.items {
             let Some(task) = c.labels.get(spec::TASK_ID).and_then(|t| t.parse().ok()) else { continue };
-            let inspect = self.0.engine.container_inspect(&c.id, false).await?;
+            let inspect = match self.0.engine.container_inspect(&c.id, false).await {
+                // Removed since it was listed.
+                Err(e) if e.kind == muster_calls::Kind::NotFound => continue,
+                inspected => inspected?,
+            };
             let state = &inspect.state;
             let container = match state.status.as_str() {
                 "created" => Container::Created,
