@@ -114,17 +114,20 @@ impl WholeEngine {
         if let (Some(target), Some(place)) = (named(repo, tag), places.first())
             && let Ok(image) = place.engine.image_inspect(name).await
         {
-            self.name_moved(&target, &image.id).await;
+            // What was named just now keeps the name: copies for other platforms are other images.
+            let named: BTreeSet<NodeId> = places.iter().map(|p| p.id).collect();
+            self.name_moved(&target, &image.id, &named).await;
         }
         reached_all(&format!("{name} was tagged"), &places, &unreached)
     }
 
     /// A name was given to an image: other images that have it on other nodes lose it, as on one host, and stay without.
-    /// A container that is placed there has the new one copied over.
-    pub(super) async fn name_moved(&self, name: &str, id: &str) {
+    /// A container that is placed there has the new one copied over. `but`: nodes that are left alone.
+    pub(super) async fn name_moved(&self, name: &str, id: &str, but: &BTreeSet<NodeId>) {
         let query = SurveyQuery { image: name.to_owned(), ..SurveyQuery::default() };
         let Ok((answers, unreached)) = self.survey_all(query).await else { return };
-        for (place, _) in answers.iter().filter(|(_, s)| s.image.as_ref().is_some_and(|other| other != id)) {
+        let another = |s: &Survey| s.image.as_ref().is_some_and(|other| other != id);
+        for (place, _) in answers.iter().filter(|(p, s)| another(s) && !but.contains(&p.id)) {
             if let Err(error) = place.engine.image_untag(name).await {
                 tracing::warn!(image = name, node = %place.hostname, %error, "an older image keeps its name");
             }
@@ -144,7 +147,7 @@ impl WholeEngine {
                 if let Some(name) = name
                     && let Ok(image) = whole.here().engine.image_inspect(&name).await
                 {
-                    whole.name_moved(&name, &image.id).await;
+                    whole.name_moved(&name, &image.id, &BTreeSet::new()).await;
                 }
                 line
             }

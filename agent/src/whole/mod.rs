@@ -25,7 +25,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use muster_calls::*;
 use muster_model::{NodeId, engine::*};
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 pub use find::Whereabouts;
@@ -287,7 +287,7 @@ routed! { {
             let name = named(&commit.repo, &commit.tag);
             let id = place.engine.commit(commit, config).await?;
             if let Some(name) = name {
-                self.name_moved(&name, &id).await;
+                self.name_moved(&name, &id, &BTreeSet::new()).await;
             }
             Ok(id)
         }
