@@ -64,8 +64,13 @@ pub async fn run(host: &Host, command: Service) -> anyhow::Result<u8> {
         Service::Update(u) => update(&cluster, *u).await,
         Service::Scale { detach, services } => scale(&cluster, &services, detach).await,
         Service::Rollback { detach, service } => {
+            // Back from what is there now: somebody else's rollback meanwhile is not to be undone.
+            let from = cluster.service_inspect(&service).await?.service.spec;
             let made = undisturbed(async || {
                 let now = cluster.service_inspect(&service).await?.service;
+                if now.spec != from {
+                    bail!("{service} was given another spec meanwhile: look at it, and roll it back again if that is right");
+                }
                 Ok(cluster.service_rollback(now.id, now.meta.version).await?)
             })
             .await?;
