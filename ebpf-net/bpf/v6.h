@@ -87,7 +87,9 @@ inline int to_host6(struct __sk_buff *skb, struct packet6 *p, struct iface *from
     }
     if (is_tcp_or_udp(&p->p)) {
         struct published6 *pub = find_published6(&p->daddr, p->p.dport, p->p.proto);
-        if (pub && (from->flags & IFACE_INTERNAL) && (p->p.proto == IP_UDP || is_first_syn(&p->p)))
+        /* A port that is published at every address leads into a container without IPv6 too: the host relays what comes by TCP. */
+        int is_front = pub || (p->p.proto == IP_TCP && find_published(0, p->p.dport, IP_TCP));
+        if (is_front && (from->flags & IFACE_INTERNAL) && (p->p.proto == IP_UDP || is_first_syn(&p->p)))
             return drop(D_INTERNAL);
         struct conn6_key key;
         conn6_key_of(&key, p, from->scope, DIR_FORWARD);

@@ -59,6 +59,12 @@ fn of_an_internal_network_the_gateway_is_all_that_is_reached() {
     assert_eq!(i.must("tcp [fd00:2::1]:7000 1000"), "host fd00:2::a peer=[fd00:2::1]:7000");
     assert_eq!(host.must("tcp 10.2.0.11:80 1000"), "i ::ffff:10.2.0.1 peer=10.2.0.11:80");
     assert_eq!(host.must("tcp [fd00:2::a]:80 1000"), "i fd00:2::1 peer=[fd00:2::a]:80");
+    // As the engine relays a port whose container has no IPv6.
+    lab.publish(Protocol::Tcp, 8081, RED, &["10.1.0.11:80"]);
+    lab.sync_all();
+    host.must("listen tcp [::]:8081 relayed");
+    i.must_fail("tcp [fd00:2::1]:8081 10");
+    assert_eq!(host.must("tcp [fd00:2::1]:8081 1000"), "relayed fd00:2::1 peer=[fd00:2::1]:8081");
     // Who gives himself a way there gets no further.
     lab.run_in("i", "ip route add default via 10.2.0.1");
     lab.run_in("i", "ip -6 route replace default via fd00:2::1");
