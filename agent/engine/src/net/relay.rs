@@ -2,9 +2,12 @@
 //! accepted here and passed on to the port's IPv4 side, byte by byte, as Docker's proxy does it. The container takes the host
 //! for the client. TCP only. What is passed on ends with the daemon or with the container, whichever is first.
 
+use nix::sys::socket::{Shutdown, shutdown};
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, TcpListener},
+    os::fd::AsRawFd,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -21,11 +24,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Passes on connections until it is dropped.
 #[derive(Debug)]
-pub(super) struct Relay(JoinHandle<()>);
+pub(super) struct Relay {
+    listener: Arc<tokio::net::TcpListener>,
+    task: JoinHandle<()>,
+}
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
+        // The task ends in a moment, and the socket with it. The port is to be free now, for the next container.
+        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Read); // it can fail only if nobody listens any more
     }
 }
 
@@ -39,8 +47,9 @@ impl Relay {
     /// Outside of a runtime.
     pub fn start(listener: TcpListener, port: u16) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        Ok(Self(tokio::spawn(serve(listener, port))))
+        let listener = Arc::new(tokio::net::TcpListener::from_std(listener)?);
+        let task = tokio::spawn(serve(Arc::clone(&listener), port));
+        Ok(Self { listener, task })
     }
 }
 
@@ -49,7 +58,7 @@ pub(super) fn host_has_ipv6() -> bool {
     TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
 
-async fn serve(listener: tokio::net::TcpListener, port: u16) {
+async fn serve(listener: Arc<tokio::net::TcpListener>, port: u16) {
     // Those under way end with this task.
     let mut passing = JoinSet::new();
     loop {
@@ -116,10 +125,10 @@ mod tests {
         let mut client = TcpStream::connect(at).await.expect("accepted");
         let (_server, _) = inner.accept().await.expect("passed on");
         drop(relay);
+        let next = TcpListener::bind(at).expect("free at once");
         assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0, "hung up on");
-        while TcpStream::connect(at).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
+        drop(next);
+        assert!(TcpStream::connect(at).await.is_err(), "nobody listens");
     }
 
     #[tokio::test]
