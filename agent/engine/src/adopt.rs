@@ -76,6 +76,8 @@ pub(crate) async fn adopt(shared: &Arc<Shared>, read: Vec<Read<Record>>) -> Resu
     shared.make_gateways().await;
     shared.settle_at_start().await;
     let with_execs = shared.containers_with_execs();
+    // All of them, before the first that is started again takes addresses and ports.
+    found.iter().filter(|f| f.alive && !f.remove).for_each(|f| shared.hold_places(&f.record));
     let mut ended = Vec::new();
     for found in found {
         let has_execs = with_execs.contains(&found.record.id);
@@ -254,7 +256,6 @@ async fn enter(shared: &Arc<Shared>, found: Found, has_execs: bool) -> Option<Ar
     shared.volumes.hold(&record);
     if alive {
         shared.volumes.hold_mounts(&record);
-        shared.hold_places(&record);
         if let Err(e) = shared.sync_network(&record).await {
             tracing::error!(container.id = %record.id, error = %e, "the network of a running container cannot be taken up");
         }

@@ -16,6 +16,7 @@ use muster_model::{
 use std::{
     net::Ipv4Addr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 /// Notes what it is told.
@@ -25,11 +26,15 @@ struct Recorder {
     detached: Mutex<Vec<String>>,
     forgotten: Mutex<Vec<Scope>>,
     refuse: Mutex<bool>,
+    /// How long it takes to attach.
+    takes: Mutex<Duration>,
 }
 
 #[async_trait]
 impl Network for Recorder {
     async fn attach(&self, sandbox: &Sandbox) -> Result<(), NetworkError> {
+        let takes = *self.takes.lock().expect("sound");
+        tokio::time::sleep(takes).await;
         if *self.refuse.lock().expect("sound") {
             return Err(NetworkError("the data plane refuses".to_owned()));
         }
@@ -240,5 +245,47 @@ async fn a_port_at_every_address_is_held_for_ipv6_too_and_passed_on_where_the_co
     engine.container_kill(&id, None).await.expect("killed");
     common::within(engine.container_wait(&id, Default::default()).await.expect("waits")).await.expect("ended");
     common::until("the port is free", async || std::net::TcpStream::connect(at).is_err()).await;
+    host.finish(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_started_again_with_the_daemon_gets_no_address_of_one_that_has_gone_on() {
+    let (host, recorder) = (Host::new(), Arc::new(Recorder::default()));
+    let engine = open(&host, &recorder).await;
+    let mut body = script("exit 1");
+    body.host_config.restart_policy.name = "always".into();
+    let early = engine.container_create(Some("early".into()), String::new(), body).await.expect("created").id;
+    let mut others = Vec::new();
+    for _ in 0..6 {
+        let body = command(&["sleep", "300"]);
+        others.push(engine.container_create(None, String::new(), body).await.expect("created").id);
+    }
+    // Those that are taken up last have the addresses that are given first.
+    for id in others.iter().rev() {
+        engine.container_start(id).await.expect("started");
+    }
+    engine.container_start(&early).await.expect("started");
+    common::until("it is between two starts for a while", || async {
+        let early = inspect(&engine, &early).await;
+        early.restart_count >= 3 && early.state.status == "restarting"
+    })
+    .await;
+    engine.shutdown().await;
+    drop(engine);
+    recorder.attached.lock().expect("sound").clear();
+    // So that it is started before all of the others are taken up.
+    *recorder.takes.lock().expect("sound") = Duration::from_millis(400);
+    let engine = open(&host, &recorder).await;
+    let of = |id: &str| {
+        let attached = recorder.attached.lock().expect("sound");
+        attached.iter().rfind(|s| s.container_id == id).and_then(|s| Some(s.endpoints[0].v4?.0))
+    };
+    common::until("it is started again", || async { of(&early).is_some() }).await;
+    let kept: Vec<_> = others.iter().map(|id| of(id).expect("taken up")).collect();
+    assert!(!kept.contains(&of(&early).expect("started")), "{:?} of {kept:?}", of(&early));
+    for id in others.iter().chain([&early]) {
+        let options = muster_calls::RemoveContainer { force: true, ..Default::default() };
+        engine.container_remove(id, options).await.expect("removed");
+    }
     host.finish(engine).await;
 }
