@@ -112,6 +112,8 @@ others() { for o in 1 2 3; do [ $o = $1 ] || { echo $o; return; }; done; }
 quiet on "$leader" node demote "${P}host$leader"
 stays=$(others "$leader")
 within 20 "a manager becomes a worker" nodes_are "$stays" 2 'Ready (Leader|Reachable)'
+knows() { [ "$(on "$leader" info -f '{{.Swarm.ControlAvailable}}')" = false ]; }
+within 20 "and finds that out itself" knows
 check "a worker leaves" on "$leader" swarm leave
 is "and counts as down at once" "Down" on "$stays" node ls --filter name="${P}host$leader" --format '{{.Status}}'
 check "so that it can be removed" on "$stays" node rm "${P}host$leader"
