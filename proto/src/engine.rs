@@ -439,8 +439,8 @@ engine_calls! {
             Ok(broken.ending(documents(lines)))
         }
 
-        async fn image_import(&self, tar: Stream<Bytes>, repo: String, tag: String, message: String, changes: Vec<String>, platform: String) -> Result<Stream<ProgressLine>> {
-            let open = self.message("", json!({ "repo": repo, "tag": tag, "message": message, "changes": changes, "platform": platform }))?;
+        async fn image_import(&self, tar: Stream<Bytes>, import: Import) -> Result<Stream<ProgressLine>> {
+            let open = self.message("", json!(import))?;
             let (tar, mut broken) = upload(open, tar);
             let request = self.wrap(tar);
             let lines = broken.or(self.client.clone().image_import(request)).await?.into_inner();
@@ -568,10 +568,8 @@ engine_calls! {
 
         type ImageImportStream = Reply<v1::Document>;
         async fn image_import(&self, request: Request<Streaming<v1::Upload>>) -> Result<Response<Self::ImageImportStream>, Status> {
-            #[derive(Deserialize)]
-            struct A { repo: String, tag: String, message: String, changes: Vec<String>, platform: String }
-            let (engine, _, a, tar): (_, _, A, _) = self.open_upload(request).await?;
-            Ok(Response::new(document_stream(engine.image_import(tar, a.repo, a.tag, a.message, a.changes, a.platform).await.map_err(to_status)?)))
+            let (engine, _, import, tar): (_, _, Import, _) = self.open_upload(request).await?;
+            Ok(Response::new(document_stream(engine.image_import(tar, import).await.map_err(to_status)?)))
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     version::ApiVersion,
 };
 use http::StatusCode;
-use muster_calls::{Commit, Kind, Listed, Pull};
+use muster_calls::{Commit, Import, Kind, Listed, Pull};
 use muster_model::engine::{ContainerConfig, ImagePlatform, ImageSummary, ProgressLine, PruneReport};
 use serde_json::json;
 use std::sync::Arc;
@@ -128,12 +128,11 @@ pub(crate) async fn search(call: Call) -> Outcome {
     Ok(reply::ok(&call.api.engine.image_search(term, limit, filters, auth).await?))
 }
 
-/// Pulls `fromImage`, or imports the tar in the body when `fromSrc` is `-`.
+/// Pulls `fromImage`, or imports a tar: the body's when `fromSrc` is `-`, else that at its URL.
 pub(crate) async fn create(call: Call) -> Outcome {
     match (call.query.get("fromImage"), call.query.get("fromSrc")) {
         ("", "") => Err(Fault::bad("invalid reference format: fromImage or fromSrc is needed")),
-        ("", "-") => import(call).await,
-        ("", _) => Err(Fault::unsupported("importing an image from a URL (send the tar with fromSrc=-)")),
+        ("", _) => import(call).await,
         _ => pull(call).await,
     }
 }
@@ -163,12 +162,18 @@ fn reference(image: &str, tag: &str) -> (String, bool) {
 
 async fn import(call: Call) -> Outcome {
     let q = &call.query;
-    let (repo, tag, message) = (q.get("repo").to_owned(), q.get("tag").to_owned(), q.get("message").to_owned());
-    let (changes, platform) = (q.all("changes"), q.get("platform").to_owned());
+    let (repo, tag) = (q.get("repo").to_owned(), q.get("tag").to_owned());
     // Clients that know no `tag` parameter write it behind the name.
     let (repo, tag) = if tag.is_empty() { split_tag(&repo) } else { (repo, tag) };
+    let url = match q.get("fromSrc") {
+        "-" => String::new(),
+        url if url.contains("://") => url.to_owned(),
+        host => format!("http://{host}"),
+    };
+    let (message, changes) = (q.get("message").to_owned(), q.all("changes"));
+    let import = Import { url, repo, tag, message, changes, platform: q.get("platform").to_owned() };
     let engine = Arc::clone(&call.api.engine);
-    Ok(reply::progress(engine.image_import(call.into_bytes(), repo, tag, message, changes, platform).await?))
+    Ok(reply::progress(engine.image_import(call.into_bytes(), import).await?))
 }
 
 fn with_tag(name: &str, tag: &str) -> String {

@@ -4,7 +4,7 @@ use crate::{LocalEngine, container::Command, error, signal};
 use async_trait::async_trait;
 use bytes::Bytes;
 use muster_calls::{
-    Attach, Attached, Commit, Engine, Error, EventsQuery, ExecStart, Filters, Future, ListContainers, Listed,
+    Attach, Attached, Commit, Engine, Error, EventsQuery, ExecStart, Filters, Future, Import, ListContainers, Listed,
     LogStream, Logs, PathStat, Pull, RemoveContainer, Result, StopContainer, Stream, Survey, SurveyQuery,
     WaitCondition,
 };
@@ -250,16 +250,8 @@ impl Engine for LocalEngine {
         self.shared.image_load(tar, quiet, &platform).await
     }
 
-    async fn image_import(
-        &self,
-        tar: Stream<Bytes>,
-        repo: String,
-        tag: String,
-        message: String,
-        changes: Vec<String>,
-        platform: String,
-    ) -> Result<Stream<ProgressLine>> {
-        self.shared.image_import(tar, repo, tag, message, changes, platform).await
+    async fn image_import(&self, tar: Stream<Bytes>, import: Import) -> Result<Stream<ProgressLine>> {
+        self.shared.image_import(tar, import).await
     }
 
     async fn distribution(&self, reference: String, auth: Option<AuthConfig>) -> Result<DistributionInspect> {

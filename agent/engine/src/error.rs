@@ -74,7 +74,9 @@ pub(crate) fn image(e: muster_image::Error) -> Error {
         }
         // dockerd hides a refused pull behind "not found" too: the clients' fallbacks rely on it.
         E::Unauthorized { .. } => Kind::NotFound,
-        E::InvalidReference(_) | E::InvalidArchive(_) | E::Malformed { .. } | E::AmbiguousId(_) => Kind::Invalid,
+        E::InvalidReference(_) | E::Url { .. } | E::InvalidArchive(_) | E::Malformed { .. } | E::AmbiguousId(_) => {
+            Kind::Invalid
+        }
         E::LoginFailed { .. } => Kind::Unauthorized,
         E::Conflict(_) | E::SnapshotExists(_) => Kind::Conflict,
         E::Unsupported(_) => Kind::Unimplemented,

@@ -8,7 +8,7 @@ mod power;
 use bytes::Bytes;
 use common::{Host, command, record_in};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use muster_calls::{Commit, Engine, Filters, Kind, ListContainers, RemoveContainer};
+use muster_calls::{Commit, Engine, Filters, Import, Kind, ListContainers, RemoveContainer};
 use muster_engine::LocalEngine;
 use muster_model::engine::{ContainerCreateBody, NetworkCreate, VolumeCreate};
 use power::{Event, Image, Recorded, Replay, Rng};
@@ -67,8 +67,8 @@ async fn open(host: &Host, disk: &Path) -> Result<Arc<LocalEngine>, muster_engin
 
 async fn import(engine: &LocalEngine, tag: &str, seed: u64) -> muster_calls::Result<()> {
     let body = stream::iter([Ok(rootfs(seed))]).boxed();
-    let none = String::new;
-    let lines = engine.image_import(body, "cut".to_owned(), tag.to_owned(), none(), Vec::new(), none()).await?;
+    let import = Import { repo: "cut".to_owned(), tag: tag.to_owned(), ..Import::default() };
+    let lines = engine.image_import(body, import).await?;
     let lines: Vec<_> = lines.try_collect().await?;
     assert!(lines.iter().all(|l| l.error.is_empty()), "{lines:?}");
     Ok(())

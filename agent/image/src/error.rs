@@ -62,6 +62,12 @@ pub enum Error {
         /// What was asked and what was answered.
         reason: String,
     },
+    /// Nothing can be fetched from there.
+    #[error("{url:?} is no URL of a file: expected http://HOST/PATH or https://HOST/PATH")]
+    Url {
+        /// As it was given.
+        url: String,
+    },
     /// No answer from the registry: name, route, port, TLS or time-out.
     #[error("registry {registry} is unreachable: {reason}")]
     Unreachable {

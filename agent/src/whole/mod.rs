@@ -336,9 +336,9 @@ routed! { {
             self.here().engine.image_search(term, limit, filters, auth).await
         }
 
-        async fn image_import(&self, tar: Stream<Bytes>, repo: String, tag: String, message: String, changes: Vec<String>, platform: String) -> Result<Stream<ProgressLine>> {
-            let name = named(&repo, &tag);
-            let lines = self.here().engine.image_import(tar, repo, tag, message, changes, platform).await?;
+        async fn image_import(&self, tar: Stream<Bytes>, import: Import) -> Result<Stream<ProgressLine>> {
+            let name = named(&import.repo, &import.tag);
+            let lines = self.here().engine.image_import(tar, import).await?;
             Ok(self.moving_names(lines, name))
         }
 

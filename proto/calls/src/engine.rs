@@ -163,15 +163,7 @@ pub trait Engine: Send + Sync + 'static {
     /// `platform`: which one of a multi-platform image; empty for this host's.
     async fn image_load(&self, tar: Stream<Bytes>, quiet: bool, platform: String) -> Result<Stream<ProgressLine>>;
     /// `docker import`: a root file system becomes an image of one layer.
-    async fn image_import(
-        &self,
-        tar: Stream<Bytes>,
-        repo: String,
-        tag: String,
-        message: String,
-        changes: Vec<String>,
-        platform: String,
-    ) -> Result<Stream<ProgressLine>> {
+    async fn image_import(&self, tar: Stream<Bytes>, import: Import) -> Result<Stream<ProgressLine>> {
         refuse!("import")
     }
     async fn image_prune(&self, filters: Filters) -> Result<PruneReport> {

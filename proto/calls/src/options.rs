@@ -188,6 +188,23 @@ pub struct Pull {
     pub auth: Option<AuthConfig>,
 }
 
+/// A root file system that becomes an image of one layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Import {
+    /// Where the host finds the tar, by http or https; empty: the caller sends it.
+    pub url: String,
+    /// Name of the image; empty: none.
+    pub repo: String,
+    pub tag: String,
+    /// Of its history; empty: where it came from.
+    pub message: String,
+    /// Instructions of a Dockerfile, as `docker commit -c` takes them.
+    pub changes: Vec<String>,
+    /// `os/arch[/variant]`; empty: this host's.
+    pub platform: String,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EventsQuery {

@@ -4,7 +4,7 @@ use super::{document::reference, remote::credentials};
 use crate::{engine::Shared, error};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use muster_calls::{Error, Pull, Result, Stream};
+use muster_calls::{Error, Import, Pull, Result, Stream};
 use muster_image::{Platform, Progress, Reference, Status};
 use muster_model::engine::{AuthConfig, ErrorDetail, ProgressDetail, ProgressLine};
 use std::{future::Future, io, sync::Arc};
@@ -291,16 +291,20 @@ impl Shared {
     pub(crate) async fn image_import(
         self: &Arc<Self>,
         tar: Stream<Bytes>,
-        repo: String,
-        tag: String,
-        message: String,
-        changes: Vec<String>,
-        wanted: String,
+        import: Import,
     ) -> Result<Stream<ProgressLine>> {
+        let Import { url, repo, tag, message, changes, platform: wanted } = import;
         let name = if repo.is_empty() { None } else { Some(reference(&repo, &tag)?) };
         let platform = platform(&wanted)?;
         let config = super::commit::image_side(&super::commit::apply(Default::default(), &changes)?)?;
-        let comment = if message.is_empty() { "Imported from -".to_owned() } else { message };
+        let source = if url.is_empty() { "-" } else { &url };
+        let comment = if message.is_empty() { format!("Imported from {source}") } else { message };
+        let tar = if url.is_empty() {
+            tar
+        } else {
+            let bytes = self.config.images.download(&url).await.map_err(error::image)?;
+            bytes.map_err(error::image).boxed()
+        };
         let shared = self.clone();
         let lines = begin(move |_progress| async move {
             let commit =

@@ -7,7 +7,9 @@ pub mod fragile;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use muster_calls::{Attach, Attached, Engine, Input, ListContainers, RemoveContainer, StdStream, WaitCondition};
+use muster_calls::{
+    Attach, Attached, Engine, Import, Input, ListContainers, RemoveContainer, StdStream, WaitCondition,
+};
 use muster_engine::{EngineConfig, LocalEngine, NoNetwork};
 use muster_image::Store;
 use muster_model::engine::{ContainerCreateBody, ContainerInspect};
@@ -232,17 +234,8 @@ pub async fn import(engine: &dyn Engine, name: &str) {
     let tar = ROOTFS.get_or_init(|| rootfs().into()).clone();
     let (repo, tag) = name.rsplit_once(':').expect("name with a tag");
     let changes = vec!["CMD [\"sh\"]".to_owned(), "ENV PATH=/bin".to_owned(), "LABEL made=here".to_owned()];
-    let lines = engine
-        .image_import(
-            stream::iter([Ok(tar)]).boxed(),
-            repo.to_owned(),
-            tag.to_owned(),
-            String::new(),
-            changes,
-            String::new(),
-        )
-        .await
-        .expect("imported");
+    let import = Import { repo: repo.to_owned(), tag: tag.to_owned(), changes, ..Import::default() };
+    let lines = engine.image_import(stream::iter([Ok(tar)]).boxed(), import).await.expect("imported");
     lines.for_each(|line| async move { assert_eq!(line.expect("line").error, "") }).await;
 }
 

@@ -4,6 +4,7 @@ mod auth;
 mod client;
 mod config;
 mod connect;
+mod download;
 mod login;
 mod search;
 mod tls;
