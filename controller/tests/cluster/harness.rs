@@ -234,8 +234,12 @@ impl Host {
 }
 
 impl Drop for Host {
+    /// Waits for the threads that write: the folder goes now, and sled does not come back from a write to a folder that is gone.
     fn drop(&mut self) {
         self.server.abort();
+        if let (Some(controller), Ok(runtime)) = (self.slot.get(), tokio::runtime::Handle::try_current()) {
+            tokio::task::block_in_place(|| runtime.block_on(controller.kill()));
+        }
         self.slot.set(None);
     }
 }

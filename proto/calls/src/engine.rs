@@ -1,8 +1,9 @@
 //! Docker Engine semantics: containers, images, volumes, networks of one host, or of all as if they were one.
 
 use crate::{
-    Attach, Attached, Commit, Error, EventsQuery, ExecStart, Filters, Future, ListContainers, Listed, LogStream, Logs,
-    PathStat, Pull, RemoveContainer, Result, StopContainer, Stream, Survey, SurveyQuery, WaitCondition,
+    Attach, Attached, Commit, Error, EventsQuery, ExecStart, Filters, Future, Import, ListContainers, Listed,
+    LogStream, Logs, PathStat, Pull, RemoveContainer, Result, StopContainer, Stream, Survey, SurveyQuery,
+    WaitCondition,
 };
 use async_trait::async_trait;
 use bytes::Bytes;

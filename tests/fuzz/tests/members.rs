@@ -99,6 +99,7 @@ fn what_an_agent_says_is_refused_or_its_leader_lives_with_it() {
             FromAgent::Hello(description) => cluster.input(Input::SessionOpened { node, session, description }),
             FromAgent::Heartbeat => cluster.input(Input::Heartbeat { node, session }),
             FromAgent::NeedWhole => cluster.input(Input::Resync { node, session }),
+            FromAgent::Leaving => drop(cluster.call(Call::Leave { node, force: false })),
         }
         // It goes on leading: time passes, and it takes calls.
         cluster.pass(cluster::SECOND * 3);
