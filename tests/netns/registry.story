@@ -17,4 +17,4 @@ check "which is not taken for the registry" not_taken_for_it
 kill $other; within 10 "the port is free" port_is_free "$(me_ip)" $REGISTRY_PORT
 registry_up
 within 60 "the service runs once the registry is back" running_are 1 late 3
-check "the daemons are well" nodes_are 1 3 'Ready (Leader|Reachable)'
+within 10 "the daemons are well" nodes_are 1 3 'Ready (Leader|Reachable)'
