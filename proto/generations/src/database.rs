@@ -14,6 +14,21 @@ pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<sled::Db, Error> {
         .map_err(|e| Error::sled("open", path, e))
 }
 
+/// Room that has to be there before each batch, besides eight times the batch: sled does not come back from a write that fails for
+/// want of it.
+const ROOM: u64 = 16 << 20;
+
+/// # Errors
+/// [`Error::DiskFull`] when the file system has too little room for `bytes` more. One that does not say what it has is not asked.
+fn check_room(path: &Path, bytes: usize) -> Result<(), Error> {
+    let fs = nix::sys::statvfs::statvfs(path).map_err(|e| Error::io("look at the room of", path, e.into()))?;
+    let there = fs.blocks_available().saturating_mul(fs.fragment_size());
+    if fs.blocks() == 0 || there >= ROOM + 8 * bytes as u64 {
+        return Ok(());
+    }
+    Err(Error::DiskFull { op: "write a database", path: path.to_owned() })
+}
+
 /// Writes the pairs and closes the database. Returns the number of keys.
 pub(crate) fn fill<I>(path: &Path, cache_bytes: u64, pairs: I) -> Result<u64, Error>
 where
@@ -21,6 +36,7 @@ where
 {
     const BATCH_BYTES: usize = 1 << 20;
     let fail = |e| Error::sled("write", path, e);
+    check_room(path, BATCH_BYTES)?;
     let db = open(path, cache_bytes)?;
     let (mut batch, mut size, mut keys) = (sled::Batch::default(), 0, 0);
     for (key, value) in pairs {
@@ -28,10 +44,13 @@ where
         keys += 1;
         batch.insert(key, value);
         if size > BATCH_BYTES {
+            check_room(path, size)?;
             db.apply_batch(std::mem::take(&mut batch)).map_err(fail)?;
+            db.flush().map_err(fail)?;
             size = 0;
         }
     }
+    check_room(path, size)?;
     db.apply_batch(batch).map_err(fail)?;
     db.flush().map_err(fail)?;
     let found = db.len() as u64;
