@@ -63,7 +63,7 @@ pub enum Error {
         reason: String,
     },
     /// Nothing can be fetched from there.
-    #[error("{url:?} is no URL of a file: expected http://HOST/PATH or https://HOST/PATH")]
+    #[error("{url:?} is no URL of a file: expected http://HOST/PATH or https://HOST/PATH, without user and password")]
     Url {
         /// As it was given.
         url: String,

@@ -16,6 +16,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// How often a host without a control plane of its own asks which tasks a followed service has.
 const POLL: Duration = Duration::from_secs(2);
+/// So many reasons why tasks were not heard are told at the end.
+const REASONS: usize = 16;
 
 /// The lines of these tasks, as they come. Nodes that do not answer are said in a line of their own kind: an error at the
 /// end of what the others had.
@@ -141,6 +143,12 @@ impl Follower {
         }
     }
 
+    fn unheard(&mut self, why: String) {
+        if self.silent.len() < REASONS {
+            self.silent.push(why);
+        }
+    }
+
     /// The next line; `None` once the service is gone and all was said.
     async fn next(&mut self) -> Option<Result<TaskLog>> {
         loop {
@@ -153,12 +161,12 @@ impl Follower {
             tokio::select! {
                 Some(line) = self.open.next() => match line {
                     Ok(line) => return Some(Ok(line)),
-                    Err(e) => self.silent.push(e.to_string()),
+                    Err(e) => self.unheard(e.to_string()),
                 },
                 Some((task, opened)) = self.opening.next() => match opened {
                     Ok(Some(lines)) => self.open.push(lines),
                     Ok(None) => {}
-                    Err(e) => self.silent.push(unheard(&task, &e)),
+                    Err(e) => self.unheard(unheard(&task, &e)),
                 },
                 tasks = tasks => match tasks {
                     Some(Ok(tasks)) => {
@@ -167,7 +175,7 @@ impl Follower {
                         self.met.only_there(tasks.iter().map(|t| t.id).collect());
                     }
                     Some(Err(e)) => {
-                        self.silent.push(e.to_string());
+                        self.unheard(e.to_string());
                         self.now = None;
                     }
                     None => self.now = None,

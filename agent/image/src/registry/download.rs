@@ -12,11 +12,15 @@ impl Store {
     /// Asks for the file at `url`, http or https, and gives its bytes as they come.
     ///
     /// # Errors
-    /// [`Error::Url`] for what is no such URL; [`Error::Unreachable`], [`Error::Stalled`]; [`Error::Registry`] with the host's
+    /// [`Error::Url`] for what is no such URL, or one with a password; [`Error::Unreachable`], [`Error::Stalled`]; [`Error::Registry`] with the host's
     /// answer when it is not the file.
     pub async fn download(&self, url: &str) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
         let refused = || Error::Url { url: url.to_owned() };
         let parsed = Url::parse(url).map_err(|_| refused())?;
+        // They would be sent to nobody, and told to whoever reads the image's history.
+        if !parsed.username().is_empty() || parsed.password().is_some() {
+            return Err(Error::Url { url: format!("{}://USER:PASSWORD@...", parsed.scheme()) });
+        }
         let host = match (parsed.scheme(), parsed.host_str(), parsed.port()) {
             ("http" | "https", Some(host), Some(port)) => format!("{host}:{port}"),
             ("http" | "https", Some(host), None) => host.to_owned(),
