@@ -15,7 +15,8 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// Connections of one port at a time: as many files as they take leave room for the daemon's own. More wait in the kernel's queue.
+/// Connections of one port at a time, of two files each; more wait in the kernel's queue. There is no bound over all ports: the unit
+/// allows the daemon a million files.
 const MOST: usize = 512;
 /// Bytes in memory of each direction of a connection.
 const BUFFER: usize = 16 << 10;
